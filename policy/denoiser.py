@@ -1,0 +1,259 @@
+"""The denoiser: a causal context stack and a plan stack that reads it.
+
+    context  |cam cam state act| |cam cam state act| ...   causal over steps, both ways within one
+                  | keys and values, computed once and kept
+    plan     a_t  a_t+1 ... a_t+H-1                        both ways inside the plan
+
+Every token carries its own noise level, which enters by AdaLN-zero (Peebles & Xie 2023) per token.
+Positions are rotary by absolute control step (Su et al. 2021), so shifting the plan re-embeds
+nothing and an episode may run past the training length. The context never reads the plan: its keys
+and values serve every denoising call until the next observation.
+
+B batch, W context steps, S sources, N = W S context tokens, M plans per window, H horizon, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from einops import rearrange
+from torch import Tensor, nn
+
+MAX_FREQUENCY_STEPS = 1000.0  # longest rotary wavelength is about 2 pi times this many steps
+
+
+class LevelEmbedding(nn.Module):
+    """Noise levels (...) in [0, 1] -> (..., E): sinusoids of 1000 k and a small MLP."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        frequencies = torch.exp(-math.log(10000) * torch.arange(size // 2) / (size // 2)) * 1000
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size), nn.SiLU())
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """(...) -> (..., E)."""
+        angles = levels.unsqueeze(-1) * self.frequencies
+        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=-1))
+
+
+def rotary_angles(steps: Tensor, head_size: int) -> Tensor:
+    """(..., head_size / 2) angles of absolute control steps (...)."""
+    half = head_size // 2
+    exponents = torch.arange(half, device=steps.device) / half
+    return steps.float().unsqueeze(-1) * MAX_FREQUENCY_STEPS**-exponents
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Rotate (B, heads, T, head_size) by (B or 1, T, head_size / 2) angles."""
+    cos, sin = angles.cos().unsqueeze(1), angles.sin().unsqueeze(1)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class Modulation(nn.Module):
+    """AdaLN-zero: level embedding -> six vectors per token; the two gates start at zero."""
+
+    def __init__(self, level_size: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(level_size, 6 * width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, level: Tensor) -> tuple[Tensor, ...]:
+        """(..., E) -> shift, scale, gate of the attention, then of the MLP, each (..., D)."""
+        return self.linear(level).chunk(6, dim=-1)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer-normalised x, scaled and shifted per token."""
+    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+
+
+class FeedForward(nn.Module):
+    """Linear, squared ReLU (So et al. 2021), linear."""
+
+    def __init__(self, width: int, expansion: int) -> None:
+        super().__init__()
+        self.rise = nn.Linear(width, expansion * width)
+        self.fall = nn.Linear(expansion * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return self.fall(F.relu(self.rise(x)).square())
+
+
+class Block(nn.Module):
+    """Self-attention and MLP over tokens; may also attend to keys and values from elsewhere."""
+
+    def __init__(self, *, width: int, heads: int, level_size: int, expansion: int) -> None:
+        super().__init__()
+        self.heads, self.head_size = heads, width // heads
+        self.modulation = Modulation(level_size, width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.mlp = FeedForward(width, expansion)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, heads, T, head_size)."""
+        return rearrange(x, "b t (n d) -> b n t d", n=self.heads)
+
+    def forward(
+        self,
+        x: Tensor,
+        level: Tensor,
+        angles: Tensor,
+        *,
+        mask: Tensor | None = None,
+        extra: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Tokens after the block, and their own rotated keys and their values.
+
+        Args:
+            x: (B, T, D).
+            level: (B, T, E) level embedding.
+            angles: (B or 1, T, head_size / 2) of the tokens' steps.
+            mask: (.., T, T' + T) true where a token may look.
+            extra: keys, already rotated, and values, each (B, heads, T', head_size), put first.
+        """
+        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(level)
+        q, k, v = map(self.split_heads, self.qkv(modulate(x, shift, scale)).chunk(3, dim=-1))
+        q, k = rotate(q, angles), rotate(k, angles)
+        keys = k if extra is None else torch.cat([extra[0], k], dim=2)
+        values = v if extra is None else torch.cat([extra[1], v], dim=2)
+        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        x = x + gate * self.out(rearrange(attended, "b n t d -> b t (n d)"))
+        return x + mlp_gate * self.mlp(modulate(x, mlp_shift, mlp_scale)), (k, v)
+
+
+@dataclass
+class Context:
+    """What the plan reads: keys and values per plan layer, and the step of every token.
+
+    Attributes:
+        layers: per plan layer, rotated keys and values (B, heads, N, head_size).
+        steps: (B or 1, N) absolute control step of each context token.
+    """
+
+    layers: list[tuple[Tensor, Tensor]]
+    steps: Tensor
+
+
+class Denoiser(nn.Module):
+    """(noisy plan, its levels, context) -> prediction for every plan token.
+
+    Args:
+        source_sizes: feature size of each context source, in order; the executed action last.
+        action_size: A.
+        width, heads: D and attention heads; D / heads must be even.
+        context_layers, plan_layers: blocks in each stack.
+        memory: W, steps that a context token can look back, itself included.
+        level_size: E.
+        expansion: hidden size of the MLPs over D.
+    """
+
+    def __init__(
+        self,
+        *,
+        source_sizes: list[int],
+        action_size: int,
+        memory: int,
+        width: int = 128,
+        heads: int = 4,
+        context_layers: int = 2,
+        plan_layers: int = 6,
+        level_size: int = 32,
+        expansion: int = 4,
+    ) -> None:
+        super().__init__()
+        if width % (2 * heads):
+            raise ValueError(f"width {width} must be a multiple of twice the heads, 2 x {heads}")
+        sizes = {"width": width, "heads": heads, "level_size": level_size, "expansion": expansion}
+        self.memory, self.num_sources, self.width = memory, len(source_sizes), width
+        self.inputs = nn.ModuleList(nn.Linear(size, width) for size in source_sizes)
+        self.source = nn.Parameter(0.5 * torch.randn(len(source_sizes), width))
+        self.context_level, self.plan_level = LevelEmbedding(level_size), LevelEmbedding(level_size)
+        self.context_blocks = nn.ModuleList(Block(**sizes) for _ in range(context_layers))
+        self.plan_input = nn.Linear(action_size, width)
+        self.plan_blocks = nn.ModuleList(Block(**sizes) for _ in range(plan_layers))
+        self.read = nn.ModuleList(
+            nn.Linear(width, 2 * width, bias=False) for _ in range(plan_layers)
+        )
+        self.head_modulation = nn.Linear(level_size, 2 * width)
+        self.head = nn.Linear(width, action_size)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def context_tokens(self, sources: list[Tensor]) -> Tensor:
+        """S noised features (B, W, F_s) -> tokens (B, W S, D), step by step."""
+        tokens = [
+            linear(x) + embedding
+            for linear, x, embedding in zip(self.inputs, sources, self.source, strict=True)
+        ]
+        return rearrange(torch.stack(tokens, dim=2), "b w s d -> b (w s) d")
+
+    def read_context(
+        self,
+        tokens: Tensor,
+        levels: Tensor,
+        steps: Tensor,
+        *,
+        past: list[tuple[Tensor, Tensor]] | None = None,
+        past_steps: Tensor | None = None,
+    ) -> tuple[Context, list[tuple[Tensor, Tensor]]]:
+        """Run the context stack over new tokens.
+
+        Args:
+            tokens: (B, N, D) from `context_tokens`.
+            levels: (B, N).
+            steps: (1, N) absolute control steps.
+            past: per context layer, keys and values of earlier tokens (B, heads, N', head_size).
+            past_steps: (1, N') their steps.
+
+        Returns:
+            What the plan reads of the new tokens, and their own keys and values per context layer.
+        """
+        seen = steps if past_steps is None else torch.cat([past_steps, steps], dim=1)
+        distance = steps.unsqueeze(-1) - seen.unsqueeze(1)  # (1, N, N' + N)
+        mask = ((distance >= 0) & (distance < self.memory)).unsqueeze(1)
+        level, x, own = self.context_level(levels), tokens, []
+        angles = rotary_angles(steps, self.plan_blocks[0].head_size)
+        for i, block in enumerate(self.context_blocks):
+            x, kv = block(x, level, angles, mask=mask, extra=past[i] if past else None)
+            own.append(kv)
+        x = F.layer_norm(x, (self.width,))
+        layers = []
+        for read, block in zip(self.read, self.plan_blocks, strict=True):
+            key, value = map(block.split_heads, read(x).chunk(2, dim=-1))
+            layers.append((rotate(key, angles), value))
+        return Context(layers, steps), own
+
+    def forward(self, plan: Tensor, levels: Tensor, steps: Tensor, context: Context) -> Tensor:
+        """One call of the plan stack.
+
+        Args:
+            plan: (B, H, A) noisy actions at unit scale.
+            levels: (B, H).
+            steps: (B, H) absolute control steps of the slots.
+            context: of the same batch. A plan token sees steps up to its plan's first slot only.
+
+        Returns:
+            (B, H, A) the network's output; what it means is the prediction type's business.
+        """
+        present = steps[:, :1].unsqueeze(-1)  # (B, 1, 1)
+        seen = context.steps.unsqueeze(1)  # (B or 1, 1, N)
+        visible = (seen <= present) & (seen > present - self.memory)
+        mask = None
+        if not bool(visible.all()):
+            own = torch.ones(len(plan), 1, plan.shape[1], dtype=torch.bool, device=plan.device)
+            mask = torch.cat([visible.expand(len(plan), -1, -1), own], dim=-1).unsqueeze(1)
+        level = self.plan_level(levels)
+        angles = rotary_angles(steps, self.plan_blocks[0].head_size)
+        x = self.plan_input(plan)
+        for block, kv in zip(self.plan_blocks, context.layers, strict=True):
+            x, _ = block(x, level, angles, mask=mask, extra=kv)
+        shift, scale = self.head_modulation(level).chunk(2, dim=-1)
+        return self.head(modulate(x, shift, scale))

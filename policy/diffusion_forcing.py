@@ -1,0 +1,215 @@
+"""Diffusion Forcing as a module: encoders, normalisers, denoiser and the training loss.
+
+Chen et al., NeurIPS 2024 (arXiv 2407.01392): every token has its own noise level. Here the context
+tokens (cameras, state, executed action at each step) take theirs from `ContextRule`, the plan's
+tokens from `LevelMixture`, and the loss is on the plan.
+
+B batch, W context steps, S sources, M plans per window, H horizon, A action size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Generator, Tensor, nn
+
+from policy.denoiser import Context, Denoiser
+from policy.loss_weight import TINY_LEVEL, CappedVelocity, LossWeight
+from policy.noise_levels import ContextRule, LevelMixture
+from policy.noise_schedule import (
+    LinearPath,
+    NoiseSchedule,
+    Prediction,
+    add_noise,
+    to_clean,
+)
+from policy.normalizer import Normalizer
+from policy.observation_encoder import CameraEncoder
+from teleop_data.schema import Schema
+
+NOISE_BOUND = 6.0  # as the released code clips noise for robots
+
+
+@dataclass
+class LossTerms:
+    """The loss, and the squared error behind it by plan noise level.
+
+    Attributes:
+        loss: scalar with gradient.
+        error: (B M H,) mean squared error of each plan token's clean value, detached.
+        level: (B M H,) its noise level.
+        counted: (B M H,) whether it entered the loss.
+    """
+
+    loss: Tensor
+    error: Tensor
+    level: Tensor
+    counted: Tensor
+
+
+class DiffusionForcing(nn.Module):
+    """A policy's network and its loss. Holds no episode state.
+
+    Args:
+        schema: observed features and the action, in the order of the context sources.
+        normalizers: one per state feature and one for the action, by name.
+        cameras: one encoder per camera, by name.
+        denoiser: its sources are the schema's observed features and then the executed action.
+        horizon: H, slots of a plan.
+        context: W, control steps of context.
+        noise_schedule, prediction, loss_weight, level_mixture, context_rule: the method.
+        plans_per_window: M, plans denoised per window: one from the newest step, the others from
+            random earlier steps that see only their own past. Encoded context is shared.
+        plan_drift: standard deviation, at unit scale, of a straight line added to half of the noisy
+            plans but not to their targets, so that the network trusts the observation over a plan
+            that has drifted. 0 turns it off.
+        clip: bound on clean estimates at sampling, at unit scale.
+    """
+
+    def __init__(
+        self,
+        *,
+        schema: Schema,
+        normalizers: dict[str, Normalizer],
+        cameras: dict[str, CameraEncoder],
+        denoiser: Denoiser,
+        horizon: int,
+        context: int,
+        noise_schedule: NoiseSchedule | None = None,
+        prediction: Prediction = "x0",
+        loss_weight: LossWeight | None = None,
+        level_mixture: LevelMixture | None = None,
+        context_rule: ContextRule | None = None,
+        plans_per_window: int = 1,
+        plan_drift: float = 0.0,
+        clip: float | None = 1.2,
+    ) -> None:
+        super().__init__()
+        self.schema, self.horizon, self.context = schema, horizon, context
+        self.normalizers, self.cameras = nn.ModuleDict(normalizers), nn.ModuleDict(cameras)
+        self.denoiser = denoiser
+        self.noise_schedule: NoiseSchedule = noise_schedule or LinearPath()
+        self.prediction: Prediction = prediction
+        self.loss_weight = loss_weight or CappedVelocity()
+        self.level_mixture = level_mixture or LevelMixture()
+        self.context_rule = context_rule or ContextRule()
+        self.plans_per_window, self.plan_drift, self.clip = plans_per_window, plan_drift, clip
+        self.source_names = [f.name for f in schema.observed] + [schema.action.name]
+
+    @property
+    def action_normalizer(self) -> Normalizer:
+        """Of the action feature."""
+        return self.normalizers[self.schema.action.name]  # type: ignore[return-value]
+
+    def encode(
+        self, observation: dict[str, Tensor], *, generator: Generator | None = None
+    ) -> list[Tensor]:
+        """Observed features (B, W, *shape) -> one (B, W, F_s) at unit scale per observed source."""
+        features = []
+        for feature in self.schema.observed:
+            values = observation[feature.name]
+            if feature.role == "camera":
+                features.append(self.cameras[feature.name](values, generator=generator))
+            else:
+                flat = values.flatten(2)
+                features.append(self.normalizers[feature.name].normalize(flat))  # type: ignore[operator]
+        return features
+
+    def corrupt(self, features: list[Tensor], levels: Tensor, noise: list[Tensor]) -> list[Tensor]:
+        """Each source (B, W, F_s) at its levels (B, W, S); pure noise keeps nothing of it."""
+        return [
+            add_noise(self.noise_schedule, x, eps, levels[..., s])
+            for s, (x, eps) in enumerate(zip(features, noise, strict=True))
+        ]
+
+    def clean_estimate(
+        self, plan: Tensor, levels: Tensor, steps: Tensor, context: Context
+    ) -> Tensor:
+        """(B, H, A) clean value of a noisy plan; arguments as `Denoiser.forward`."""
+        output = self.denoiser(plan, levels, steps, context)
+        return to_clean(
+            self.noise_schedule, self.prediction, output=output, x_k=plan, k=levels
+        )
+
+    def loss(self, batch: dict[str, Tensor], *, generator: Generator) -> LossTerms:
+        """The weighted error of one batch of windows (see `teleop_data.dataset`).
+
+        All randomness comes from `generator` (CPU), so that a step can be repeated exactly.
+        """
+        actions = self.action_normalizer.normalize(batch["action"])
+        device, (batch_size, steps) = actions.device, batch["observation_is_padded"].shape
+        features = [*self.encode(batch, generator=generator), actions[:, : self.context]]
+        levels = self.context_rule.draw(
+            batch_size, steps, len(features), generator=generator
+        ).to(device)
+        levels = torch.where(self._is_unknown(batch), 1.0, levels)
+        noise = [_noise(x.shape, generator, device) for x in features]
+        tokens = self.denoiser.context_tokens(self.corrupt(features, levels, noise))
+        token_steps = torch.arange(steps, device=device).repeat_interleave(len(features))[None]
+        context, _ = self.denoiser.read_context(tokens, levels.flatten(1), token_steps)
+        return self._plan_loss(batch, actions, context, generator)
+
+    def _is_unknown(self, batch: dict[str, Tensor]) -> Tensor:
+        """(B, W, S) tokens outside the episode: never seen, so pure noise."""
+        observed = batch["observation_is_padded"].unsqueeze(-1)
+        executed = batch["action_is_padded"][:, : self.context].unsqueeze(-1)
+        return torch.cat([observed.expand(-1, -1, len(self.source_names) - 1), executed], dim=-1)
+
+    def _plan_loss(
+        self, batch: dict[str, Tensor], actions: Tensor, context: Context, generator: Generator
+    ) -> LossTerms:
+        batch_size, m, device = len(actions), self.plans_per_window, actions.device
+        start = self._plan_starts(batch_size, m, generator).to(device)  # (B, M)
+        slots = start.unsqueeze(-1) + torch.arange(self.horizon, device=device)  # (B, M, H)
+        rows = rearrange(slots, "b m h -> b (m h)") + 1  # action j + 1 is executed at tick j
+        target = rearrange(
+            torch.gather(actions, 1, repeat(rows, "b t -> b t a", a=actions.shape[-1])),
+            "b (m h) a -> (b m) h a",
+            m=m,
+        )
+        is_padded = rearrange(
+            torch.gather(batch["action_is_padded"], 1, rows), "b (m h) -> (b m) h", m=m
+        )
+        k = self.level_mixture.draw(batch_size * m, self.horizon, generator=generator).to(device)
+        k = torch.where(is_padded, 1.0, k)
+        noise = _noise(target.shape, generator, device)
+        x = target + self._drift(target, generator)
+        plan = add_noise(self.noise_schedule, x, noise, k)
+        shared = Context([_repeat_pairs(kv, m) for kv in context.layers], context.steps)
+        estimate = self.clean_estimate(plan, k, rearrange(slots, "b m h -> (b m) h"), shared)
+        error = (estimate - target).square().mean(-1)  # (B M, H)
+        counted = (~is_padded) & (k > TINY_LEVEL)
+        weight = self.loss_weight(self.noise_schedule, k) * counted
+        per_sample = (weight * error).sum(1) / counted.sum(1).clamp(min=1)
+        return LossTerms(
+            per_sample.mean(), error.detach().flatten(), k.flatten(), counted.flatten()
+        )
+
+    def _plan_starts(self, batch: int, m: int, generator: Generator) -> Tensor:
+        """(B, M) tick from which each plan starts: the newest, then random ones."""
+        newest = torch.full((batch, 1), self.context - 1)
+        earlier = torch.randint(0, self.context, (batch, m - 1), generator=generator)
+        return torch.cat([newest, earlier], dim=1)
+
+    def _drift(self, target: Tensor, generator: Generator) -> Tensor:
+        """(B M, H, A) an error that a stale plan might have; zero for half of the samples."""
+        if self.plan_drift == 0:
+            return torch.zeros_like(target)
+        count, horizon, size = target.shape
+        ends = self.plan_drift * torch.randn(2, count, 1, size, generator=generator)
+        share = torch.linspace(0, 1, horizon).view(1, horizon, 1)
+        is_drifted = torch.rand(count, 1, 1, generator=generator) < 0.5
+        return (is_drifted * (ends[0] + share * ends[1])).to(target.device)
+
+
+def _repeat_pairs(pair: tuple[Tensor, Tensor], m: int) -> tuple[Tensor, Tensor]:
+    """Keys and values (B, ...) -> (B M, ...), each sample's copies side by side."""
+    if m == 1:
+        return pair
+    return tuple(x.repeat_interleave(m, dim=0) for x in pair)  # type: ignore[return-value]
+
+
+def _noise(shape: torch.Size, generator: Generator, device: torch.device) -> Tensor:
+    return torch.randn(shape, generator=generator).clamp(-NOISE_BOUND, NOISE_BOUND).to(device)

@@ -1,0 +1,136 @@
+"""Windows of a replay buffer as a map-style dataset, and batches whose order is a function of
+(seed, epoch).
+
+Low-dimensional features are read once and kept in memory; cameras are kept too if they fit
+`camera_cache_bytes`, otherwise each window reads its frames from the store. Images stay uint8:
+converting to float costs twenty times the copy, so the device does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from teleop_data.replay_buffer import ReplayBuffer, StoredArray
+from teleop_data.schema import Schema
+from teleop_data.windows import rows_of_episodes, window_indices
+
+Batch = dict[str, np.ndarray]
+
+
+class WindowDataset:
+    """Windows of the chosen episodes; index i is the i-th control step of those episodes.
+
+    An item, with W context ticks and horizon H (a batch has a leading B):
+        <observed feature>: (W, *shape)
+        action: (W + H, A), starting one step before the first tick (see `windows`)
+        observation_is_padded: (W,) bool, action_is_padded: (W + H,) bool
+        episode: () int64, for error messages
+    """
+
+    def __init__(
+        self,
+        buffer: ReplayBuffer,
+        *,
+        schema: Schema,
+        episodes: np.ndarray,
+        context: int,
+        horizon: int,
+        camera_cache_bytes: int = 4 << 30,
+    ) -> None:
+        """Windows of `episodes` with the features of `schema` (a selection of the buffer's).
+
+        Raises:
+            KeyError: the schema names a feature that the buffer lacks.
+            ValueError: a float feature is not finite; the message names the episode and step.
+        """
+        self.schema, self.context, self.horizon = schema, context, horizon
+        self._ends, self._starts = buffer.episode_ends, buffer.episode_starts
+        self._rows, self._owners = rows_of_episodes(episodes, episode_ends=self._ends)
+        self._arrays: dict[str, np.ndarray | StoredArray] = {}
+        for feature in schema.features:
+            array = buffer[feature.name]
+            if feature.role == "camera":
+                fits = int(np.prod(array.shape)) <= camera_cache_bytes
+                self._arrays[feature.name] = array[:] if fits else array
+                camera_cache_bytes -= int(np.prod(array.shape)) if fits else 0
+            else:
+                values = array[:]
+                check_finite(feature.name, values, episode_ends=self._ends)
+                self._arrays[feature.name] = values
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        return {name: values[0] for name, values in self.batch(np.array([index])).items()}
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The windows at `indices`, stacked: every array of an item with a leading B."""
+        indices = np.asarray(indices)
+        owners = self._owners[indices]
+        window = window_indices(
+            self._rows[indices],
+            starts=self._starts[owners],
+            ends=self._ends[owners],
+            context=self.context,
+            horizon=self.horizon,
+        )
+        batch = {f.name: self._take(f.name, window.observation) for f in self.schema.observed}
+        action = self.schema.action
+        flat = self._take(action.name, window.action)
+        batch["action"] = flat.reshape(*window.action.shape, -1)
+        batch["observation_is_padded"] = window.observation_is_padded
+        batch["action_is_padded"] = window.action_is_padded
+        batch["episode"] = owners
+        return batch
+
+    def _take(self, name: str, rows: np.ndarray) -> np.ndarray:
+        array = self._arrays[name]
+        if isinstance(array, np.ndarray):
+            return array[rows]
+        unique, inverse = np.unique(rows, return_inverse=True)
+        return array[unique][inverse.reshape(rows.shape)]
+
+
+def check_finite(name: str, values: np.ndarray, *, episode_ends: np.ndarray) -> None:
+    """Raise ValueError naming the episode and step of the first value that is not finite."""
+    if values.dtype.kind != "f":
+        return
+    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if bad.any():
+        row = int(np.argmax(bad))
+        episode = int(np.searchsorted(episode_ends, row, side="right"))
+        start = int(episode_ends[episode - 1]) if episode else 0
+        raise ValueError(
+            f"feature {name!r} is not finite in episode {episode}, step {row - start}: "
+            f"{values[row]}; drop that episode or repair the recording"
+        )
+
+
+def epoch_order(num_items: int, *, seed: int, epoch: int) -> np.ndarray:
+    """(N,) the order in which epoch `epoch` visits the items."""
+    return np.random.default_rng([seed, epoch]).permutation(num_items)
+
+
+def batch_indices(num_items: int, *, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """(B,) items of training step `step`, a function of (seed, step) alone, so that a resumed run
+    sees what an uninterrupted one would. Each epoch drops its last incomplete batch."""
+    if not 1 <= batch_size <= num_items:
+        raise ValueError(f"batch_size {batch_size} outside 1..{num_items} (number of windows)")
+    epoch, position = divmod(step, num_items // batch_size)
+    order = epoch_order(num_items, seed=seed, epoch=epoch)
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
+def iterate_batches(
+    dataset: WindowDataset, *, batch_size: int, seed: int, first_step: int
+) -> Iterator[Batch]:
+    """Batches of training steps `first_step`, `first_step` + 1, ... without end."""
+    step = first_step
+    while True:
+        yield dataset.batch(
+            batch_indices(len(dataset), batch_size=batch_size, seed=seed, step=step)
+        )
+        step += 1

@@ -1,0 +1,99 @@
+"""Environment: what observes and acts, simulated or real. Task: goal and reset.
+
+Both are Protocols; `sim` implements them for simulators, a robot driver for hardware.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from teleop_data.schema import Schema
+
+Observation = Mapping[str, np.ndarray]  # every observed feature by name, one control step
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one control step gave.
+
+    Attributes:
+        observation: after the action.
+        reward: in [0, 1]; 1 is the task's goal.
+        success: whether the goal is reached at this step.
+        terminated: whether the episode is over.
+        info: further named quantities, for logs only.
+    """
+
+    observation: Observation
+    reward: float
+    success: bool
+    terminated: bool
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class Environment(Protocol):
+    """A world with time: `reset` starts an episode, `step` applies one action for one control step.
+
+    Observations hold exactly the schema's observed features, with their shapes and dtypes, in
+    memory of their own (never a view of the simulator's). Same seed, same actions: same episode.
+    """
+
+    @property
+    def schema(self) -> Schema:
+        """The observed features, the action, and the control rate."""
+        ...
+
+    @property
+    def max_steps(self) -> int:
+        """Control steps after which an episode counts as over."""
+        ...
+
+    def reset(self, seed: int) -> Observation:
+        """Start the episode that `seed` determines and return its first observation."""
+        ...
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """Apply `action` (A,) for one control step. ValueError if it is misshapen or not finite."""
+        ...
+
+    def render(self) -> np.ndarray:
+        """A picture for people, (H, W, 3) uint8."""
+        ...
+
+    def close(self) -> None:
+        """Free what the simulator holds; the environment is unusable afterwards."""
+        ...
+
+
+class Task(Protocol):
+    """Start distribution, observation and reward over a physics `P` of named quantities."""
+
+    @property
+    def schema(self) -> Schema:
+        """What this task observes and commands."""
+        ...
+
+    @property
+    def max_steps(self) -> int:
+        """Length of an episode in control steps."""
+        ...
+
+    def initialize(self, physics: Any, rng: np.random.Generator) -> None:
+        """Put `physics` into a start state drawn from `rng`."""
+        ...
+
+    def observe(self, physics: Any) -> dict[str, np.ndarray]:
+        """The observed features."""
+        ...
+
+    def reward(self, physics: Any) -> float:
+        """Progress in [0, 1]; 1 is the goal."""
+        ...
+
+    def is_success(self, physics: Any) -> bool:
+        """Whether the goal is reached."""
+        ...

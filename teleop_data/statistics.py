@@ -1,0 +1,107 @@
+"""Statistics of features over the training episodes, gathered block by block.
+
+Mean and variance by Chan's parallel update (Chan, Golub, LeVeque 1983); quantiles from a histogram
+of `NUM_BINS` bins in a second pass, so the error is at most one bin, (max - min) / NUM_BINS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from teleop_data.replay_buffer import ReplayBuffer
+
+NUM_BINS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureStatistics:
+    """Per-entry statistics of one feature, each flat (D,) float64, in the feature's unit.
+
+    Cameras have D = C, one entry a channel.
+    """
+
+    count: int
+    minimum: np.ndarray
+    maximum: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    q01: np.ndarray
+    q99: np.ndarray
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready dict; `from_json` is its inverse, exactly."""
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> FeatureStatistics:
+        """What `to_json` wrote."""
+        arrays = {k: np.asarray(v, np.float64) for k, v in data.items() if k != "count"}
+        return cls(count=int(data["count"]), **arrays)
+
+
+def summarize(blocks: Callable[[], Iterable[np.ndarray]]) -> FeatureStatistics:
+    """Statistics of the rows of all blocks; `blocks()` is iterated twice, each block (n, D)."""
+    count, mean, squares, minimum, maximum = 0, 0.0, 0.0, np.inf, -np.inf
+    for block in blocks():
+        rows = np.asarray(block, np.float64)
+        delta = rows.mean(0) - mean
+        total = count + len(rows)
+        squares = squares + rows.var(0) * len(rows) + delta**2 * (count * len(rows) / total)
+        mean = mean + delta * (len(rows) / total)
+        minimum, maximum = np.minimum(minimum, rows.min(0)), np.maximum(maximum, rows.max(0))
+        count = total
+    if count == 0:
+        raise ValueError("no rows to summarize: the split has no training episode")
+    minimum, maximum = np.atleast_1d(minimum), np.atleast_1d(maximum)
+    histogram = np.zeros((len(minimum), NUM_BINS), np.int64)
+    width = np.where(maximum > minimum, maximum - minimum, 1.0)
+    for block in blocks():
+        bins = np.minimum((np.asarray(block) - minimum) / width * NUM_BINS, NUM_BINS - 1)
+        for d, column in enumerate(bins.astype(np.int64).T):
+            histogram[d] += np.bincount(column, minlength=NUM_BINS)
+    return FeatureStatistics(
+        count=count,
+        minimum=minimum,
+        maximum=maximum,
+        mean=np.atleast_1d(mean),
+        std=np.sqrt(np.atleast_1d(squares) / count),
+        q01=_quantile(histogram, 0.01, minimum=minimum, maximum=maximum),
+        q99=_quantile(histogram, 0.99, minimum=minimum, maximum=maximum),
+    )
+
+
+def _quantile(
+    histogram: np.ndarray, share: float, *, minimum: np.ndarray, maximum: np.ndarray
+) -> np.ndarray:
+    """(D,) middle of the bin in which the cumulated count passes `share`."""
+    cumulated = np.cumsum(histogram, axis=1)
+    bins = np.argmax(cumulated >= share * cumulated[:, -1:], axis=1)
+    return minimum + (bins + 0.5) / NUM_BINS * (maximum - minimum)
+
+
+def buffer_statistics(
+    buffer: ReplayBuffer, *, names: Iterable[str], episodes: np.ndarray, camera_stride: int = 8
+) -> dict[str, FeatureStatistics]:
+    """Statistics of the named features over `episodes` only, one episode in memory at a time.
+
+    Cameras use every `camera_stride`-th frame of an episode, per channel in 0..255.
+    """
+    return {
+        name: summarize(lambda name=name: _episode_blocks(buffer, name, episodes, camera_stride))
+        for name in names
+    }
+
+
+def _episode_blocks(
+    buffer: ReplayBuffer, name: str, episodes: np.ndarray, camera_stride: int
+) -> Iterator[np.ndarray]:
+    feature, array = buffer.schema[name], buffer[name]
+    is_camera = feature.role == "camera"
+    for episode in episodes:
+        start, end = int(buffer.episode_starts[episode]), int(buffer.episode_ends[episode])
+        values = array[start : end : camera_stride if is_camera else 1]
+        yield values.reshape(-1, feature.shape[-1]) if is_camera else values.reshape(len(values), -1)
