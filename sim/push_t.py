@@ -1,0 +1,162 @@
+"""Push-T through gym-pusht: push a T-shaped block onto its mark with a round agent.
+
+Lengths are in px of a 512 x 512 world, x right, y down; the angle is in rad. Features are named and
+laid out as in the human demonstrations of Chi et al., Diffusion Policy (RSS 2023), so a policy
+trained on that store acts here unchanged. That store names no unit, so neither does the schema.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+
+from sim.environment import checked_action
+from teleop_data.environment import StepResult
+from teleop_data.schema import Feature, Schema
+
+RATE_HZ = 10.0
+MAX_STEPS = 300
+ACTION_LOW = np.zeros(2, np.float32)  # px; targets beyond are clipped
+ACTION_HIGH = np.full(2, 512, np.float32)
+IMAGE_PIXELS = 96
+
+FULL_SCHEMA = Schema(
+    features=(
+        Feature(name="img", shape=(IMAGE_PIXELS, IMAGE_PIXELS, 3), dtype="uint8", role="camera"),
+        # agent x, y and block x, y in px; block angle in rad, [0, 2 pi)
+        Feature(name="state", shape=(5,), role="state", angles=(4,)),
+        Feature(name="agent_position", shape=(2,), role="state"),
+        # the agent's target x, y in px
+        Feature(name="action", shape=(2,), role="action"),
+    ),
+    rate_hz=RATE_HZ,
+)
+
+
+def _import_push_t() -> type:
+    """gym-pusht's environment class, imported without pygame's greeting and its warning.
+
+    pygame greets on import unless an environment variable says otherwise, and its pkg_resources is
+    deprecated. Both are silenced for this import only; the variable is put back.
+    """
+    name = "PYGAME_HIDE_SUPPORT_PROMPT"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from gym_pusht.envs.pusht import PushTEnv
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+    return PushTEnv
+
+
+class PushT:
+    """Push-T as an Environment. Draws nothing unless `img` is observed or `render` is called.
+
+    The reward is the covered share of the mark over 0.95, at most 1; success is reward 1 and ends
+    the episode. No window is ever opened.
+    """
+
+    max_steps = MAX_STEPS
+
+    def __init__(self, *, features: Iterable[str] = ("state",), render_pixels: int = 384) -> None:
+        """Observe `features`, some of state, agent_position and img.
+
+        Raises:
+            KeyError: a feature is unknown.
+            ValueError: no feature is given, or the action is given as one.
+        """
+        observed = tuple(features)
+        if not observed or "action" in observed:
+            raise ValueError(
+                f"features are {observed}; expected some of "
+                f"{', '.join(f.name for f in FULL_SCHEMA.observed)}"
+            )
+        self.schema = FULL_SCHEMA.select((*observed, "action"))
+        self._world = _import_push_t()(
+            obs_type="state",
+            observation_width=IMAGE_PIXELS,
+            observation_height=IMAGE_PIXELS,
+            visualization_width=render_pixels,
+            visualization_height=render_pixels,
+        )
+        self._step: int | None = None  # None before the first reset
+
+    def reset(self, seed: int) -> dict[str, np.ndarray]:
+        """Start the standard evaluation episode of `seed` (gym-pusht's own start distribution)."""
+        state, _ = self._world.reset(seed=seed)
+        self._step, self._world._last_action = 0, None  # else the old target would be drawn
+        return self._observe(state)
+
+    def restore(self, state: np.ndarray) -> dict[str, np.ndarray]:
+        """Start an episode at a recorded `state` (5,), everything at rest.
+
+        The angle is set before the position: the angle turns the block about its centre of mass,
+        which is not its origin, so the other order would move it by up to some 45 px. gym-pusht's
+        `reset_to_state` has that other order.
+        """
+        self.schema_of_state.check(np.asarray(state, np.float32))
+        world = self._world
+        world.reset(seed=0)  # a fresh space: no velocities, no contacts remembered
+        world.agent.position = tuple(map(float, state[:2]))
+        world.block.angle = float(state[4])
+        world.block.position = tuple(map(float, state[2:4]))
+        for body in (world.agent, world.block):
+            # as resting bodies do until the first step; without it a picture shows the old place
+            world.space.reindex_shapes_for_body(body)
+            body.velocity, body.angular_velocity = (0.0, 0.0), 0.0
+        self._step, world._last_action = 0, None
+        return self._observe(world.get_obs())
+
+    @property
+    def schema_of_state(self) -> Feature:
+        """The state feature, whether observed or not."""
+        return FULL_SCHEMA["state"]
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """Move the agent towards `action` (2,) px, clipped to 0..512, for one control step.
+
+        Raises:
+            RuntimeError: before the first reset.
+            ValueError: the action is misshapen or not finite. The world has not moved then.
+        """
+        if self._step is None:
+            raise RuntimeError("step before reset: call reset(seed) or restore(state) first")
+        target = np.clip(checked_action(action, self.schema.action), ACTION_LOW, ACTION_HIGH)
+        state, reward, success, _, info = self._world.step(target)
+        self._step += 1
+        return StepResult(
+            observation=self._observe(state),
+            reward=float(reward),
+            success=bool(success),
+            terminated=bool(success) or self._step >= self.max_steps,
+            info={"coverage": float(info["coverage"])},
+        )
+
+    def render(self) -> np.ndarray:
+        """A picture for people with the agent's target as a cross, (H, W, 3) uint8."""
+        return np.array(self._world._render(visualize=True))
+
+    def close(self) -> None:
+        """Free the simulator; further steps are refused."""
+        self._world.close()
+        self._step = None
+
+    def _observe(self, state: np.ndarray) -> dict[str, np.ndarray]:
+        """The observed features from the simulator's `state` (5,) float64."""
+        observation = {}
+        for feature in self.schema.observed:
+            if feature.name == "state":
+                observation["state"] = state.astype(np.float32)
+            elif feature.name == "agent_position":
+                observation["agent_position"] = state[:2].astype(np.float32)
+            else:
+                observation["img"] = np.array(self._world._render(visualize=False))
+        return observation

@@ -1,0 +1,1 @@
+"""Tasks: a start distribution, what is observed, and a reward, over a physics."""
