@@ -27,7 +27,7 @@ class TaskEnvironment[P: Physics]:
     """An Environment made of a physics and a task over it.
 
     Attributes:
-        physics: the world; public, because scripted demonstrators may look at what policies may not.
+        physics: the world; public, as scripted demonstrators may see what policies may not.
         task: start distribution, observation and reward.
     """
 

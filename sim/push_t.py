@@ -101,8 +101,11 @@ class PushT:
         The angle is set before the position: the angle turns the block about its centre of mass,
         which is not its origin, so the other order would move it by up to some 45 px. gym-pusht's
         `reset_to_state` has that other order.
+
+        Raises:
+            ValueError: the state is misshapen or not finite.
         """
-        self.schema_of_state.check(np.asarray(state, np.float32))
+        FULL_SCHEMA["state"].check(np.asarray(state, np.float32))
         world = self._world
         world.reset(seed=0)  # a fresh space: no velocities, no contacts remembered
         world.agent.position = tuple(map(float, state[:2]))
@@ -114,11 +117,6 @@ class PushT:
             body.velocity, body.angular_velocity = (0.0, 0.0), 0.0
         self._step, world._last_action = 0, None
         return self._observe(world.get_obs())
-
-    @property
-    def schema_of_state(self) -> Feature:
-        """The state feature, whether observed or not."""
-        return FULL_SCHEMA["state"]
 
     def step(self, action: np.ndarray) -> StepResult:
         """Move the agent towards `action` (2,) px, clipped to 0..512, for one control step.

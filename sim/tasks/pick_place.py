@@ -57,7 +57,7 @@ class PickPlace:
     schema = SCHEMA
 
     def __init__(self, *, max_steps: int = 70) -> None:
-        """An episode lasts at most `max_steps` control steps; a demonstration takes about 40."""
+        """An episode lasts at most `max_steps` control steps; a demonstration takes about 30."""
         self.max_steps = max_steps
 
     def initialize(self, physics: PlanarArm, rng: np.random.Generator) -> None:
@@ -101,7 +101,7 @@ def pick_place_environment(
 
 
 def draw(physics: PlanarArm, *, num_pixels: int) -> np.ndarray:
-    """The table from above, (num_pixels, num_pixels, 3) uint8; the arm hides as little as it can."""
+    """The table from above, (num_pixels, num_pixels, 3) uint8; the arm hides little."""
     canvas = Canvas(num_pixels, left=TABLE_LEFT_M, bottom=TABLE_BOTTOM_M, side=TABLE_SIDE_M)
     canvas.fill(TABLE)
     canvas.ring(physics.goal_position, radius=GOAL_RADIUS_M, width=0.016, color=GOAL)
