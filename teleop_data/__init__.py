@@ -6,5 +6,6 @@
 summarises the training episodes. `describe` is the entry point that looks at a store.
 
 Nothing here imports another package of this project. The modules `schema`, `clock`,
-`environment` and `teleoperator` import nothing heavier than numpy, so the robot's side may use them.
+`environment` and `teleoperator` import nothing heavier than numpy, so the robot's side may use
+them.
 """

@@ -8,7 +8,9 @@ converting to float costs twenty times the copy, so the device does it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from teleop_data.schema import Schema
 from teleop_data.windows import rows_of_episodes, window_indices
 
 Batch = dict[str, np.ndarray]
+RESERVED_NAMES = ("action", "observation_is_padded", "action_is_padded", "episode")
 
 
 class WindowDataset:
@@ -43,21 +46,27 @@ class WindowDataset:
 
         Raises:
             KeyError: the schema names a feature that the buffer lacks.
-            ValueError: a float feature is not finite; the message names the episode and step.
+            ValueError: a feature's shape or dtype is not the buffer's, or its name is one of the
+                batch's own; a float in `episodes` is not finite (the message names the episode
+                and step); an episode does not exist.
         """
+        _check_features(schema, buffer.schema)
         self.schema, self.context, self.horizon = schema, context, horizon
         self._ends, self._starts = buffer.episode_ends, buffer.episode_starts
         self._rows, self._owners = rows_of_episodes(episodes, episode_ends=self._ends)
         self._arrays: dict[str, np.ndarray | StoredArray] = {}
-        for feature in schema.features:
+        for feature in (*schema.observed, schema.action):
             array = buffer[feature.name]
             if feature.role == "camera":
-                fits = int(np.prod(array.shape)) <= camera_cache_bytes
-                self._arrays[feature.name] = array[:] if fits else array
-                camera_cache_bytes -= int(np.prod(array.shape)) if fits else 0
+                num_bytes = math.prod(array.shape)
+                if num_bytes <= camera_cache_bytes:
+                    camera_cache_bytes -= num_bytes
+                    self._arrays[feature.name] = array[:]
+                else:
+                    self._arrays[feature.name] = array
             else:
                 values = array[:]
-                check_finite(feature.name, values, episode_ends=self._ends)
+                check_finite(feature.name, values, episode_ends=self._ends, episodes=episodes)
                 self._arrays[feature.name] = values
 
     def __len__(self) -> int:
@@ -94,18 +103,39 @@ class WindowDataset:
         return array[unique][inverse.reshape(rows.shape)]
 
 
-def check_finite(name: str, values: np.ndarray, *, episode_ends: np.ndarray) -> None:
-    """Raise ValueError naming the episode and step of the first value that is not finite."""
+def _check_features(schema: Schema, stored: Schema) -> None:
+    """Raise KeyError or ValueError unless the features of `schema` are in the store as it says."""
+    for feature in schema.features:
+        theirs = stored[feature.name]
+        if (feature.shape, feature.dtype) != (theirs.shape, theirs.dtype):
+            raise ValueError(
+                f"feature {feature.name!r}: the schema says {feature.shape} {feature.dtype}, "
+                f"the replay buffer holds {theirs.shape} {theirs.dtype}"
+            )
+    for feature in schema.observed:
+        if feature.name in RESERVED_NAMES:
+            raise ValueError(f"observed feature {feature.name!r}: batches use that name themselves")
+
+
+def check_finite(
+    name: str, values: np.ndarray, *, episode_ends: np.ndarray, episodes: np.ndarray | None = None
+) -> None:
+    """Raise ValueError if `values` (N, ...) are not finite in `episodes` (None: in any)."""
+    for episode in range(len(episode_ends)) if episodes is None else episodes:
+        start = episode_ends[episode - 1] if episode else 0
+        check_episode_finite(name, values[start : episode_ends[episode]], episode=int(episode))
+
+
+def check_episode_finite(name: str, values: np.ndarray, *, episode: int) -> None:
+    """Raise ValueError naming the first step of one episode's `values` (T, ...) not finite."""
     if values.dtype.kind != "f":
         return
-    bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
-    if bad.any():
-        row = int(np.argmax(bad))
-        episode = int(np.searchsorted(episode_ends, row, side="right"))
-        start = int(episode_ends[episode - 1]) if episode else 0
+    is_bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    if is_bad.any():
+        step = int(np.argmax(is_bad))
         raise ValueError(
-            f"feature {name!r} is not finite in episode {episode}, step {row - start}: "
-            f"{values[row]}; drop that episode or repair the recording"
+            f"feature {name!r} is not finite in episode {episode}, step {step}: "
+            f"{values[step]}; leave that episode out or repair the recording"
         )
 
 
@@ -120,8 +150,14 @@ def batch_indices(num_items: int, *, batch_size: int, seed: int, step: int) -> n
     if not 1 <= batch_size <= num_items:
         raise ValueError(f"batch_size {batch_size} outside 1..{num_items} (number of windows)")
     epoch, position = divmod(step, num_items // batch_size)
-    order = epoch_order(num_items, seed=seed, epoch=epoch)
-    return order[position * batch_size : (position + 1) * batch_size]
+    order = _remembered_order(num_items, seed, epoch)
+    return order[position * batch_size : (position + 1) * batch_size].copy()
+
+
+@lru_cache(maxsize=2)
+def _remembered_order(num_items: int, seed: int, epoch: int) -> np.ndarray:
+    """`epoch_order`, drawn once an epoch: a million windows take 45 ms to shuffle."""
+    return epoch_order(num_items, seed=seed, epoch=epoch)
 
 
 def iterate_batches(

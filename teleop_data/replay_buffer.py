@@ -3,15 +3,18 @@
     data/<feature>   | episode 0 | episode 1 | ... |   (N, ...)
     meta/episode_ends            e0          e1        (E,) int64, written last
 
-The layout is Diffusion Policy's and UMI's, so their v2 stores (directory or zip) open here. Ours are
-written as zarr v3 with sharding; schema, rate and provenance are attributes of the root group.
+The layout is Diffusion Policy's and UMI's, so their v2 stores (directory or zip) open here. Ours
+are written as zarr v3 with sharding; schema, rate and provenance are attributes of the root group.
 
 An append writes the arrays first and `episode_ends` last, so whatever interrupts it, every finished
-episode stays readable and a half-written one does not exist. One writer at a time.
+episode stays readable and a half-written one does not exist (zarr replaces a shard's file in one
+move, so finished episodes that share it survive too). One writer at a time.
 """
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -22,6 +25,9 @@ import zarr.errors
 import zarr.storage
 
 from teleop_data.schema import Feature, Role, Schema
+from teleop_data.stored_array import READ_ERRORS, StoredArray, StoreError, missing_chunks
+
+__all__ = ["ReplayBuffer", "StoreError", "StoredArray", "infer_schema"]
 
 SCHEMA_KEY = "forcing_schema"
 PROVENANCE_KEY = "forcing_provenance"
@@ -31,63 +37,14 @@ CAMERA_CHUNK, CAMERA_SHARD = 16, 512  # frames: one window touches one or two ch
 LOWDIM_CHUNK, LOWDIM_SHARD = 1024, 16384
 
 
-class StoreError(ValueError):
-    """A store that cannot be read as a replay buffer; the message says what is wrong with it."""
-
-
-class StoredArray:
-    """One feature of a store: slices to numpy, ends where the finished episodes end.
-
-    Cameras that the store keeps as floats holding integers (as Diffusion Policy's do) are cast to
-    uint8 on the way out.
-    """
-
-    def __init__(self, array: zarr.Array, *, feature: Feature, num_steps: int) -> None:
-        self._array, self._feature, self._num_steps = array, feature, num_steps
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, *feature.shape), N steps in finished episodes."""
-        return (self._num_steps, *self._feature.shape)
-
-    def __len__(self) -> int:
-        return self._num_steps
-
-    def __getitem__(self, index: slice | int | np.ndarray) -> np.ndarray:
-        if isinstance(index, slice):
-            start, stop, step = index.indices(self._num_steps)
-            values = np.asarray(self._array[start:stop])[::step]
-        else:
-            if np.any(np.asarray(index) >= self._num_steps) or np.any(
-                np.asarray(index) < -self._num_steps
-            ):
-                raise IndexError(f"step {index} outside 0..{self._num_steps - 1}")
-            index = np.asarray(index) % self._num_steps
-            values = np.asarray(self._array.oindex[index])
-        return _cast_exactly(values, self._feature)
-
-
-def _cast_exactly(values: np.ndarray, feature: Feature) -> np.ndarray:
-    """`values` as the feature's dtype; StoreError if a camera's floats are not integers 0..255."""
-    dtype = np.dtype(feature.dtype)
-    if values.dtype == dtype:
-        return values
-    cast_values = values.astype(dtype)
-    if feature.role == "camera" and not np.array_equal(cast_values, values):
-        raise StoreError(
-            f"camera {feature.name!r} holds floats that are not integers in 0..255 "
-            f"(range {values.min()} to {values.max()}); convert it to uint8 first"
-        )
-    return cast_values
-
-
 class ReplayBuffer:
     """Episodes of one schema on disk. Make one with `create` or `open`."""
 
     def __init__(self, root: zarr.Group, *, schema: Schema, path: Path) -> None:
         self._root, self.schema, self.path = root, schema, path
         self.episode_ends = _finished_ends(root, path=path)
-        self._check_lengths()
+        for feature in schema.features:
+            self._check_array(feature)
 
     @classmethod
     def create(
@@ -120,20 +77,17 @@ class ReplayBuffer:
             raise FileNotFoundError(f"no replay buffer at {path}")
         if path.is_file() and mode != "r":
             raise StoreError(f"{path} is a zip: read-only; convert it to a directory to append")
-        store = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
         try:
+            store = zarr.storage.ZipStore(path, mode="r") if path.is_file() else path
             root = zarr.open_group(store=store, mode=mode)
-            data = cast(zarr.Group, root["data"])
-            schema_json = root.attrs.get(SCHEMA_KEY)
-            schema = (
-                Schema.from_json(cast(dict, schema_json)) if schema_json else infer_schema(data)
-            )
-        except (KeyError, FileNotFoundError, zarr.errors.BaseZarrError) as error:
+            return cls(root, schema=_read_schema(root), path=path)
+        except StoreError as error:
+            raise StoreError(f"{path}: {error}") from error
+        except (*READ_ERRORS, zipfile.BadZipFile) as error:
             raise StoreError(
-                f"{path} is not a replay buffer: expected a zarr group with data/* and "
-                f"meta/episode_ends ({error})"
+                f"{path} is not a whole replay buffer: expected a zarr group with data/* and "
+                f"meta/episode_ends at its root ({type(error).__name__}: {error})"
             ) from error
-        return cls(root, schema=schema, path=path)
 
     @property
     def num_episodes(self) -> int:
@@ -163,7 +117,7 @@ class ReplayBuffer:
 
     def __getitem__(self, name: str) -> StoredArray:
         feature = self.schema[name]
-        array = cast(zarr.Array, self._root[f"data/{name}"])
+        array = _array(self._root, f"data/{name}")
         return StoredArray(array, feature=feature, num_steps=self.num_steps)
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
@@ -185,56 +139,95 @@ class ReplayBuffer:
         Raises:
             KeyError: a feature is missing or unknown.
             ValueError: a shape or dtype differs, lengths differ, or a float is not finite.
-                Nothing has been written then.
+            TypeError: the attributes are not JSON-ready.
+                Nothing has been written after any of these.
+            StoreError: the buffer was opened for reading only.
         """
+        if self._root.read_only:
+            raise StoreError(f"{self.path} is open for reading; open it with mode='r+' to append")
         length = _check_episode(episode, self.schema)
+        json.dumps(dict(attributes or {}))  # refused here, not between two writes
         start, stop = self.num_steps, self.num_steps + length
         for name in self.schema.names:
-            array = cast(zarr.Array, self._root[f"data/{name}"])
+            # Every shard becomes a file, also one of nothing but zeros: so a lost file is noticed.
+            array = _array(self._root, f"data/{name}").with_config({"write_empty_chunks": True})
             array.resize((stop, *array.shape[1:]))
             array[start:stop] = episode[name]
         meta = cast(zarr.Group, self._root["meta"])
         meta.attrs[EPISODES_KEY] = [*self.episode_attributes, dict(attributes or {})]
         ends = np.append(self.episode_ends, stop)
-        stored_ends = cast(zarr.Array, meta["episode_ends"])
+        stored_ends = _array(meta, "episode_ends")
         stored_ends.resize((len(ends),))
         stored_ends[:] = ends
         self.episode_ends = ends
 
-    def _check_lengths(self) -> None:
-        for feature in self.schema.features:
-            try:
-                array = cast(zarr.Array, self._root[f"data/{feature.name}"])
-            except KeyError as error:
-                raise StoreError(f"{self.path}: array data/{feature.name} is missing") from error
-            if array.shape[0] < self.num_steps or array.shape[1:] != feature.shape:
+    def _check_array(self, feature: Feature) -> None:
+        """Raise StoreError unless the store has all rows of `feature` that its episodes need."""
+        array = _array(self._root, f"data/{feature.name}")
+        if array.shape[0] < self.num_steps or array.shape[1:] != feature.shape:
+            raise StoreError(
+                f"data/{feature.name} has shape {array.shape}, episodes need "
+                f"({self.num_steps}, {', '.join(map(str, feature.shape))}); "
+                "the store was cut off while it was written or copied"
+            )
+        if feature.role != "camera" and array.dtype != np.dtype(feature.dtype):
+            raise StoreError(
+                f"data/{feature.name} holds {array.dtype}, its schema says {feature.dtype}"
+            )
+        if SCHEMA_KEY in self._root.attrs:  # ours: every file was written
+            missing = missing_chunks(array, path=self.path, num_steps=self.num_steps)
+            if missing:
                 raise StoreError(
-                    f"{self.path}: data/{feature.name} has shape {array.shape}, episodes need "
-                    f"({self.num_steps}, {', '.join(map(str, feature.shape))}); "
-                    "the store was cut off while it was written or copied"
+                    f"files are missing: {', '.join(missing[:4])} ({len(missing)} in all); "
+                    "the store was cut off while it was copied"
                 )
 
 
-def _finished_ends(root: zarr.Group, *, path: Path) -> np.ndarray:
-    """(E,) episode ends that rise; a trailing entry that does not was never finished."""
+def _array(group: zarr.Group, path: str) -> zarr.Array:
+    """The array at `path` below `group`; StoreError if there is none."""
     try:
-        ends = np.asarray(cast(zarr.Array, root["meta/episode_ends"])[:], dtype=np.int64)
+        array = group[path]
     except KeyError as error:
-        raise StoreError(f"{path}: meta/episode_ends is missing") from error
+        raise StoreError(f"array {path} is missing") from error
+    if not isinstance(array, zarr.Array):
+        raise StoreError(f"{path} is a group, expected an array")
+    return array
+
+
+def _read_schema(root: zarr.Group) -> Schema:
+    """The schema a store carries, or one inferred for the stores of others."""
+    attributes = dict(root.attrs)
+    if SCHEMA_KEY in attributes:
+        return Schema.from_json(cast(dict, attributes[SCHEMA_KEY]))
+    if PROVENANCE_KEY in attributes:  # `create` writes it first and the schema last
+        raise StoreError("the store was cut off while it was created; remove it, it holds nothing")
+    data = root["data"]
+    if not isinstance(data, zarr.Group):
+        raise StoreError("data is an array, expected a group of arrays")
+    return infer_schema(data)
+
+
+def _finished_ends(root: zarr.Group, *, path: Path) -> np.ndarray:
+    """(E,) episode ends that rise; a single last entry that does not was never finished."""
+    array = _array(root, "meta/episode_ends")
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise StoreError(f"meta/episode_ends must be (E,) integers, is {array.shape} {array.dtype}")
+    ends = np.asarray(array[:]).astype(np.int64)
     rising = np.diff(ends, prepend=0) > 0
-    num_finished = len(ends) if rising.all() else int(np.argmin(rising))
-    if rising[num_finished:].any():
-        raise StoreError(f"{path}: meta/episode_ends does not rise: {ends}")
-    return ends[:num_finished]
+    if rising[:-1].all():
+        return ends if rising.all() else ends[:-1]
+    raise StoreError(
+        f"meta/episode_ends does not rise: {ends}"
+        + ("; its file is lost" if missing_chunks(array, path=path, num_steps=len(ends)) else "")
+    )
 
 
 def _check_episode(episode: Mapping[str, np.ndarray], schema: Schema) -> int:
     """Length T of a valid episode; raises as `append_episode` says."""
     if set(episode) != set(schema.names):
-        raise KeyError(
-            f"episode has {sorted(episode)}, the schema wants {sorted(schema.names)}"
-        )
-    lengths = {name: len(values) for name, values in episode.items()}
+        raise KeyError(f"episode has {sorted(episode)}, the schema wants {sorted(schema.names)}")
+    episode = {name: np.asarray(values) for name, values in episode.items()}
+    lengths = {name: len(values) if values.ndim else 0 for name, values in episode.items()}
     if len(set(lengths.values())) != 1 or min(lengths.values()) == 0:
         raise ValueError(f"every feature needs the same number of steps, at least 1: {lengths}")
     for name, values in episode.items():
@@ -279,7 +272,7 @@ def infer_schema(data: zarr.Group, *, rate_hz: float = 10.0) -> Schema:
             role = "action"
         elif any(word in name for word in ("state", "pos", "rot", "pose", "width")):
             role = "state"
-        dtype = "uint8" if role == "camera" else str(array.dtype)
+        dtype = "uint8" if role == "camera" else array.dtype.name
         features.append(Feature(name=name, shape=shape, dtype=dtype, role=role))
     if not features:
         raise StoreError("the group data/ holds no arrays")

@@ -13,6 +13,12 @@ import numpy as np
 
 Role = Literal["camera", "state", "action", "other"]
 
+# Plain numbers only: what zarr, the wire and JSON statistics all can hold.
+DTYPES = (
+    *("float16", "float32", "float64", "bool"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
@@ -36,6 +42,14 @@ class Feature:
     angles: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise ValueError(f"feature name {self.name!r}: must not be empty or hold a '/'")
+        if self.dtype not in DTYPES:
+            raise ValueError(
+                f"feature {self.name!r}: dtype {self.dtype!r}; one of {', '.join(DTYPES)}"
+            )
+        if any(type(length) is not int or length < 1 for length in self.shape):
+            raise ValueError(f"feature {self.name!r}: shape {self.shape} needs positive integers")
         if self.role not in get_args(Role):
             raise ValueError(f"feature {self.name!r}: role {self.role!r}; one of {get_args(Role)}")
         if self.role == "camera" and (len(self.shape) != 3 or self.dtype != "uint8"):
@@ -48,6 +62,7 @@ class Feature:
 
     def check(self, value: np.ndarray) -> None:
         """Raise ValueError unless `value` is one step of this feature: shape, dtype, finite."""
+        value = np.asarray(value)
         if value.shape != self.shape or value.dtype != np.dtype(self.dtype):
             raise ValueError(
                 f"feature {self.name!r}: got shape {value.shape} {value.dtype}, "
@@ -73,8 +88,8 @@ class Schema:
         names = self.names
         if len(set(names)) != len(names):
             raise ValueError(f"feature names must differ, got {names}")
-        if not self.rate_hz > 0:
-            raise ValueError(f"rate_hz must be positive, got {self.rate_hz}")
+        if not 0 < self.rate_hz < float("inf"):
+            raise ValueError(f"rate_hz must be positive and finite, got {self.rate_hz}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,12 +154,17 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_json` is its inverse."""
-        return {"rate_hz": self.rate_hz, "features": [asdict(f) for f in self.features]}
+        features = [
+            {**asdict(f), "shape": list(f.shape), "angles": list(f.angles)} for f in self.features
+        ]
+        return {"rate_hz": self.rate_hz, "features": features}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Schema:
         """The schema that `to_json` wrote. ValueError if a key is unknown or missing."""
         try:
+            if unknown := set(data) - {"rate_hz", "features"}:
+                raise ValueError(f"schema has unknown keys {sorted(unknown)}")
             features = tuple(
                 Feature(**{**f, "shape": tuple(f["shape"]), "angles": tuple(f.get("angles", ()))})
                 for f in data["features"]

@@ -7,14 +7,16 @@ of `NUM_BINS` bins in a second pass, so the error is at most one bin, (max - min
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
+from teleop_data.dataset import check_episode_finite
 from teleop_data.replay_buffer import ReplayBuffer
 
 NUM_BINS = 4096
+BLOCK_FRAMES = 8  # camera frames summarized at once: 59 MB as float64 at 640x480
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +40,24 @@ class FeatureStatistics:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FeatureStatistics:
-        """What `to_json` wrote."""
+        """What `to_json` wrote. ValueError if a key is unknown or missing."""
+        names = {field.name for field in fields(cls)}
+        if set(data) != names:
+            raise ValueError(f"not statistics: have keys {sorted(data)}, expected {sorted(names)}")
         arrays = {k: np.asarray(v, np.float64) for k, v in data.items() if k != "count"}
         return cls(count=int(data["count"]), **arrays)
 
 
 def summarize(blocks: Callable[[], Iterable[np.ndarray]]) -> FeatureStatistics:
-    """Statistics of the rows of all blocks; `blocks()` is iterated twice, each block (n, D)."""
+    """Statistics of the rows of all blocks; `blocks()` is iterated twice, each block (n, D).
+
+    ValueError if there are no rows at all.
+    """
     count, mean, squares, minimum, maximum = 0, 0.0, 0.0, np.inf, -np.inf
     for block in blocks():
         rows = np.asarray(block, np.float64)
+        if not len(rows):
+            continue
         delta = rows.mean(0) - mean
         total = count + len(rows)
         squares = squares + rows.var(0) * len(rows) + delta**2 * (count * len(rows) / total)
@@ -55,7 +65,7 @@ def summarize(blocks: Callable[[], Iterable[np.ndarray]]) -> FeatureStatistics:
         minimum, maximum = np.minimum(minimum, rows.min(0)), np.maximum(maximum, rows.max(0))
         count = total
     if count == 0:
-        raise ValueError("no rows to summarize: the split has no training episode")
+        raise ValueError("no rows to summarize: no episode chosen, or none of them has steps")
     minimum, maximum = np.atleast_1d(minimum), np.atleast_1d(maximum)
     histogram = np.zeros((len(minimum), NUM_BINS), np.int64)
     width = np.where(maximum > minimum, maximum - minimum, 1.0)
@@ -89,6 +99,10 @@ def buffer_statistics(
     """Statistics of the named features over `episodes` only, one episode in memory at a time.
 
     Cameras use every `camera_stride`-th frame of an episode, per channel in 0..255.
+
+    Raises:
+        KeyError: the buffer lacks a name.
+        ValueError: a float feature is not finite; the message names the episode and step.
     """
     return {
         name: summarize(lambda name=name: _episode_blocks(buffer, name, episodes, camera_stride))
@@ -100,8 +114,13 @@ def _episode_blocks(
     buffer: ReplayBuffer, name: str, episodes: np.ndarray, camera_stride: int
 ) -> Iterator[np.ndarray]:
     feature, array = buffer.schema[name], buffer[name]
-    is_camera = feature.role == "camera"
     for episode in episodes:
         start, end = int(buffer.episode_starts[episode]), int(buffer.episode_ends[episode])
-        values = array[start : end : camera_stride if is_camera else 1]
-        yield values.reshape(-1, feature.shape[-1]) if is_camera else values.reshape(len(values), -1)
+        if feature.role == "camera":
+            for first in range(start, end, camera_stride * BLOCK_FRAMES):
+                frames = array[first : min(first + camera_stride * BLOCK_FRAMES, end)]
+                yield frames[::camera_stride].reshape(-1, feature.shape[-1])
+        else:
+            values = array[start:end]
+            check_episode_finite(name, values, episode=int(episode))
+            yield values.reshape(len(values), -1)

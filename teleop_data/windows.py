@@ -3,8 +3,8 @@
 Around step t, W control steps of context and a horizon of H:
 
     steps          t-W   t-W+1 ... t     t+1 ... t+H-1
-    observations         |o    ... o|                      W
-    actions        |a     a    ... a     a   ... a   |     W + H, starting one step before the context
+    observations         |o    ... o|                    W
+    actions        |a     a    ... a     a   ... a   |   W + H, one step before the context onwards
 
 `actions[j]` was executed just before context tick j; the plan made at tick j is
 `actions[j+1 : j+1+H]`. Steps outside the episode repeat its first or last step and are padded.
@@ -45,9 +45,14 @@ def window_indices(
         ends: (B,) one past its last row.
         context: W >= 1.
         horizon: H >= 1.
+
+    Raises:
+        ValueError: context or horizon is below 1, or a row lies outside its episode.
     """
     if context < 1 or horizon < 1:
         raise ValueError(f"context and horizon must be at least 1, got {context} and {horizon}")
+    if np.any(rows < starts) or np.any(rows >= ends):
+        raise ValueError("every row must lie in its episode: starts <= rows < ends")
     starts, ends = starts[:, None], ends[:, None]
     observation = rows[:, None] + np.arange(1 - context, 1)
     action = rows[:, None] + np.arange(-context, horizon)
@@ -62,7 +67,14 @@ def window_indices(
 def rows_of_episodes(
     episodes: np.ndarray, *, episode_ends: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Every row of the given episodes and the episode each belongs to, both (N,)."""
+    """Every row of the given episodes and the episode each belongs to, both (N,).
+
+    ValueError if an episode does not exist.
+    """
+    episodes = np.asarray(episodes, np.int64)
+    outside = episodes[(episodes < 0) | (episodes >= len(episode_ends))]
+    if len(outside):
+        raise ValueError(f"no episodes {outside}; have 0..{len(episode_ends) - 1}")
     starts = np.concatenate([[0], episode_ends[:-1]])
     rows = [np.arange(starts[e], episode_ends[e]) for e in episodes]
     owners = [np.full(len(r), e) for r, e in zip(rows, episodes, strict=True)]
@@ -76,7 +88,11 @@ def split_episodes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training and validation episodes, both sorted, a function of the arguments alone.
 
-    At least one training episode remains; no validation episode if the share is 0.
+    The validation set has round(num_episodes * share) episodes, but at least one episode is left
+    to train on.
+
+    Raises:
+        ValueError: the share lies outside [0, 1), or there is no episode.
     """
     if not 0 <= validation_share < 1:
         raise ValueError(f"validation_share must lie in [0, 1), got {validation_share}")
