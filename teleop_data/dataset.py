@@ -58,10 +58,10 @@ class WindowDataset:
         for feature in (*schema.observed, schema.action):
             array = buffer[feature.name]
             if feature.role == "camera":
-                num_bytes = math.prod(array.shape)
+                num_bytes = len(self._rows) * math.prod(feature.shape)
                 if num_bytes <= camera_cache_bytes:
                     camera_cache_bytes -= num_bytes
-                    self._arrays[feature.name] = array[:]
+                    self._arrays[feature.name] = _read_rows(array, np.unique(self._rows))
                 else:
                     self._arrays[feature.name] = array
             else:
@@ -101,6 +101,18 @@ class WindowDataset:
             return array[rows]
         unique, inverse = np.unique(rows, return_inverse=True)
         return array[unique][inverse.reshape(rows.shape)]
+
+
+def _read_rows(array: StoredArray, rows: np.ndarray) -> np.ndarray:
+    """(N, ...) the array with the sorted `rows` read and the others left zero.
+
+    Rows left zero take no memory: the system gives a page when it is first written.
+    """
+    values = np.zeros(array.shape, np.uint8)
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
+        if len(run):
+            values[run[0] : run[-1] + 1] = array[run[0] : run[-1] + 1]
+    return values
 
 
 def _check_features(schema: Schema, stored: Schema) -> None:

@@ -42,6 +42,9 @@ class ReplayBuffer:
 
     def __init__(self, root: zarr.Group, *, schema: Schema, path: Path) -> None:
         self._root, self.schema, self.path = root, schema, path
+        if not isinstance(meta := root.get("meta"), zarr.Group):
+            raise StoreError("the group meta is missing")
+        self._meta = meta
         self.episode_ends = _finished_ends(root, path=path)
         for feature in schema.features:
             self._check_array(feature)
@@ -112,7 +115,7 @@ class ReplayBuffer:
     @property
     def episode_attributes(self) -> list[dict[str, Any]]:
         """One dict per finished episode, empty where the store has none."""
-        stored = cast(list, self._root["meta"].attrs.get(EPISODES_KEY, []))[: self.num_episodes]
+        stored = cast(list, self._meta.attrs.get(EPISODES_KEY, []))[: self.num_episodes]
         return stored + [{}] * (self.num_episodes - len(stored))
 
     def __getitem__(self, name: str) -> StoredArray:
@@ -153,10 +156,9 @@ class ReplayBuffer:
             array = _array(self._root, f"data/{name}").with_config({"write_empty_chunks": True})
             array.resize((stop, *array.shape[1:]))
             array[start:stop] = episode[name]
-        meta = cast(zarr.Group, self._root["meta"])
-        meta.attrs[EPISODES_KEY] = [*self.episode_attributes, dict(attributes or {})]
+        self._meta.attrs[EPISODES_KEY] = [*self.episode_attributes, dict(attributes or {})]
         ends = np.append(self.episode_ends, stop)
-        stored_ends = _array(meta, "episode_ends")
+        stored_ends = _array(self._meta, "episode_ends")
         stored_ends.resize((len(ends),))
         stored_ends[:] = ends
         self.episode_ends = ends

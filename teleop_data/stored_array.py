@@ -15,7 +15,7 @@ import zarr.errors
 
 from teleop_data.schema import Feature
 
-CAST_ROWS = 256  # float images are cast in blocks: a whole Push-T camera is 2.8 GB as float32
+CAST_ROWS = 256  # float images are cast in blocks of about this: a whole Push-T camera is 2.8 GB as float32
 
 # What zarr's stores and codecs raise for bytes that are not what was written.
 READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, zarr.errors.BaseZarrError)
@@ -73,9 +73,13 @@ class StoredArray:
         if self._array.dtype == np.dtype(self._feature.dtype) or stop - start <= CAST_ROWS:
             return self._read(slice(start, stop))[::step]
         rows = np.empty((stop - start, *self._feature.shape), self._feature.dtype)
-        for first in range(start, stop, CAST_ROWS):
-            last = min(first + CAST_ROWS, stop)
+        chunk = self._array.chunks[0]
+        block = chunk * max(1, CAST_ROWS // chunk)  # whole chunks, so that none is decoded twice
+        first = start
+        while first < stop:
+            last = min((first // block + 1) * block, stop)
             rows[first - start : last - start] = self._read(slice(first, last))
+            first = last
         return rows[::step]
 
     def _read(self, rows: slice | np.ndarray) -> np.ndarray:
