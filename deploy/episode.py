@@ -1,0 +1,90 @@
+"""What a driver tells about an episode: a record per control step, a result at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from deploy.control_statistics import ControlStatistics
+from deploy.controller import Decision
+from policy.interface import Plan
+from teleop_data.environment import Observation, StepResult
+
+Ending = Literal["success", "terminated", "max_steps", "no_plan", "held_too_long"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One control step, for recorders and videos.
+
+    Attributes:
+        step: control step.
+        observation: what was seen before the action.
+        plan: the newest plan that arrived for this step, None if none did.
+        source_levels: noise level by source, as that plan's maker used them.
+        decision: what was commanded, and why.
+        result: what the environment gave.
+    """
+
+    step: int
+    observation: Observation
+    plan: Plan | None
+    source_levels: dict[str, float]
+    decision: Decision
+    result: StepResult
+
+
+OnStep = Callable[[StepRecord], None]
+
+
+@dataclass(kw_only=True)
+class EpisodeResult:
+    """One episode in numbers; `add` takes in its steps one by one.
+
+    Attributes:
+        seed: of the environment's reset and of the policy's session.
+        ending: why it ended; no_plan = it never began, held_too_long = the plans ceased.
+        num_steps: control steps.
+        max_reward: greatest reward of any step.
+        final_reward: reward of the last step.
+        success_step: control step whose action reached the goal, None if none did.
+        statistics: of the controller.
+    """
+
+    seed: int
+    ending: Ending = "max_steps"
+    num_steps: int = 0
+    max_reward: float = 0.0
+    final_reward: float = 0.0
+    success_step: int | None = None
+    statistics: ControlStatistics = field(default_factory=ControlStatistics)
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the goal was reached at any step."""
+        return self.success_step is not None
+
+    def add(self, result: StepResult) -> bool:
+        """Take in one step; whether the episode is over with it."""
+        self.final_reward = result.reward
+        self.max_reward = max(self.max_reward, result.reward)
+        if result.success and self.success_step is None:
+            self.success_step = self.num_steps
+        self.num_steps += 1
+        if result.terminated:
+            self.ending = "success" if result.success else "terminated"
+        return result.terminated
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready row."""
+        return {
+            "seed": self.seed,
+            "ending": self.ending,
+            "num_steps": self.num_steps,
+            "max_reward": self.max_reward,
+            "final_reward": self.final_reward,
+            "success": self.is_success,
+            "success_step": self.success_step,
+            "statistics": self.statistics.to_json(),
+        }
