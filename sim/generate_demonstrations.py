@@ -75,11 +75,8 @@ def generate_demonstrations(
     """Record `num_episodes` successful episodes; returns how many failed and were left out.
 
     Raises:
-        ValueError: `num_episodes` is not positive.
         RuntimeError: more than `num_episodes` + 10 attempts failed; what succeeded is kept.
     """
-    if num_episodes < 1:
-        raise ValueError(f"num_episodes is {num_episodes}, expected at least 1")
     num_dropped = 0
     with tqdm(total=num_episodes, unit="demonstration") as progress:
         while progress.n < num_episodes:
@@ -108,6 +105,8 @@ def run(config: GenerateConfig) -> None:
             f"task {task.name!r} has no scripted expert to demonstrate it; choose a task that has "
             "one (task=pick_place), or record a person"
         )
+    if config.num_episodes < 1:
+        raise ValueError(f"num_episodes is {config.num_episodes}, expected at least 1")
     environment: Environment = instantiate(task.environment)
     provenance = {
         "command": shlex.join(["forcing-generate", *sys.argv[1:]]),

@@ -137,12 +137,12 @@ class EnvironmentContract:
     def test_episodes_end_by_max_steps(self, environment: Environment) -> None:
         environment.reset(0)
         rng = np.random.default_rng(1)
-        for step in range(environment.max_steps):
+        num_steps, result = 0, None
+        while result is None or not result.terminated:
             result = environment.step(self.typical_action(rng))
-            if result.terminated:
-                break
-        assert result.terminated
-        assert result.success or step == environment.max_steps - 1
+            num_steps += 1
+            assert num_steps <= environment.max_steps
+        assert result.success or num_steps == environment.max_steps
 
     def test_render_is_a_picture_of_its_own_memory(self, environment: Environment) -> None:
         environment.reset(0)
