@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterable
 
 import numpy as np
+import pymunk
+from shapely.geometry import MultiPolygon, Polygon
 
 from sim.environment import checked_action
 from teleop_data.environment import StepResult
@@ -87,6 +89,11 @@ class PushT:
             visualization_width=render_pixels,
             visualization_height=render_pixels,
         )
+        self._world._setup()
+        self._mark = self._outline(self._world.get_goal_pose_body(self._world.goal_pose))
+        # gym-pusht sums the T's two parts in the order of a set, so its coverage differs in the
+        # last bit from run to run; and it builds the mark's outline anew at every step
+        self._world._get_coverage = self._coverage
         self._step: int | None = None  # None before the first reset
 
     def reset(self, seed: int) -> dict[str, np.ndarray]:
@@ -146,6 +153,20 @@ class PushT:
         """Free the simulator; further steps are refused."""
         self._world.close()
         self._step = None
+
+    def _outline(self, body: pymunk.Body) -> MultiPolygon:
+        """The T's two parts, in their fixed order, where `body` is."""
+        return MultiPolygon(
+            [
+                Polygon([body.local_to_world(vertex) for vertex in shape.get_vertices()])
+                for shape in self._world._block_shapes
+            ]
+        )
+
+    def _coverage(self) -> float:
+        """Share of the mark that the block covers, in [0, 1]."""
+        block = self._outline(self._world.block)
+        return self._mark.intersection(block).area / self._mark.area
 
     def _observe(self, state: np.ndarray) -> dict[str, np.ndarray]:
         """The observed features from the simulator's `state` (5,) float64."""

@@ -26,6 +26,26 @@ def test_it_succeeds_in_good_time():
     assert 20 <= np.median([episode.num_steps for episode in episodes]) <= 45
 
 
+def test_seeds_drive_the_same_start_differently():
+    environment = pick_place_environment()
+    expert = PickPlaceExpert(environment)
+    actions = []
+    for seed in range(10):
+        observation = environment.reset(0)
+        expert.reset(seed)
+        actions.append(expert.act(observation))
+    assert len(np.unique(actions, axis=0)) == 10
+
+
+def test_it_opens_a_gripper_that_closed_around_nothing():
+    environment = pick_place_environment()
+    expert = PickPlaceExpert(environment)
+    observation = environment.reset(0)
+    environment.physics.hand = environment.physics.object_position.copy()
+    environment.physics.gripper = 1.0
+    assert expert.act(observation)[2] == 0.0
+
+
 def test_it_recovers_from_being_pushed_away_and_from_an_empty_grasp():
     environment = pick_place_environment(max_steps=200)
     expert = PickPlaceExpert(environment)

@@ -75,6 +75,18 @@ def test_it_is_a_function_of_the_seed(name: str, start: tuple[int, int]):
                 np.testing.assert_array_equal(value, two[key])
 
 
+@pytest.mark.parametrize("name", ["noise", "patch"])
+def test_seeds_and_sources_differ(name: str):
+    fault = perturbation(name, schema=SCHEMA, share=0.3)
+    black = np.zeros((24, 32, 3), np.uint8)
+    shown = []
+    for seed in range(6):
+        fault.reset(seed)
+        shown.append(fault.apply(0, {"front": black, "wrist": black[:16, :16]})[0])
+    assert len({frame["front"].tobytes() for frame in shown}) == 6
+    assert all((f["front"][:16, :16] != f["wrist"]).any() for f in shown)
+
+
 def test_observations_given_are_never_changed():
     for name in FAULTS:
         fault = perturbation(name, schema=SCHEMA, speed=3.0)
