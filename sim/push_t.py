@@ -119,8 +119,8 @@ class PushT:
         world.block.angle = float(state[4])
         world.block.position = tuple(map(float, state[2:4]))
         for shape in (*world.agent.shapes, *world.block.shapes):
-            # else a picture taken now shows the old place. Not reindex_shapes_for_body: it changes
-            # the order of contacts, and where bodies overlap at the start, the block's way by 16 px
+            # else a picture taken now shows the old place. Not reindex_shapes_for_body: after that,
+            # recordings in which the bodies overlap at the start replay up to 17 px off
             shape.cache_bb()
         self._step, world._last_action = 0, None
         return self._observe(world.get_obs())
