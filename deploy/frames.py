@@ -3,8 +3,9 @@
     publisher (PUB)  --[camera name, header, picture]-->  subscriber (SUB, CONFLATE)
 
 A frame is a single ZeroMQ part, because CONFLATE, which keeps only the newest message, does not
-support several. A subscriber holds one socket, since CONFLATE keeps one message per socket and not
-per topic. Never trust a queue for freshness: capture time and sequence number are in the frame.
+support several. One socket per camera at both ends, since CONFLATE keeps one message per connection
+and not per topic; without it at the publisher, a full queue would drop the newest. Never trust a
+queue for freshness: capture time and sequence number are in the frame.
 
     name \\0 | magic "FRM" | version u8 | header length u16 | msgpack header | picture
 """
@@ -135,32 +136,32 @@ def _topic(camera: str) -> bytes:
 
 
 class FramePublisher:
-    """Sends the frames of one camera process. Never blocks: a slow reader loses frames.
+    """Sends the frames of one camera. Never blocks: a slow reader gets the newest.
 
     Args:
         endpoint: where to bind; "tcp://127.0.0.1:*" takes a free port, see `endpoint`.
+        camera: name of the camera feature.
         codec: raw on one host, jpeg across a network.
     """
 
-    def __init__(self, endpoint: str, *, codec: Codec = "raw") -> None:
+    def __init__(self, endpoint: str, camera: str, *, codec: Codec = "raw") -> None:
+        self.camera, self._codec, self._next_sequence = camera, codec, 0
         self._socket = zmq.Context.instance().socket(zmq.PUB)
         self._socket.linger = 0
-        self._socket.sndhwm = 2
+        self._socket.conflate = True  # before bind, or it has no effect
         self._socket.bind(endpoint)
-        self._codec: Codec = codec
-        self._sequence: dict[str, int] = {}
 
     @property
     def endpoint(self) -> str:
         """Where subscribers connect to."""
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
-    def publish(self, camera: str, image: np.ndarray, *, captured_s: float) -> int:
+    def publish(self, image: np.ndarray, *, captured_s: float) -> int:
         """Send one picture (H, W, C) uint8 taken at `captured_s`; returns its sequence number."""
-        sequence = self._sequence.get(camera, -1) + 1
-        frame = Frame(camera=camera, sequence=sequence, captured_s=captured_s, image=image)
+        sequence = self._next_sequence
+        frame = Frame(camera=self.camera, sequence=sequence, captured_s=captured_s, image=image)
         self._socket.send(pack_frame(frame, codec=self._codec))
-        self._sequence[camera] = sequence
+        self._next_sequence += 1
         return sequence
 
     def close(self) -> None:
@@ -211,6 +212,10 @@ class FrameSubscriber:
             return self._newest
         self._newest = frame
         return frame
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether a message arrives within `timeout_s`. For processes that only forward frames."""
+        return bool(self._socket.poll(round(1000 * timeout_s)))
 
     def close(self) -> None:
         """Disconnect."""

@@ -41,11 +41,7 @@ class SafetyLimits:
         for name in ("low", "high", "max_change"):  # lists from YAML become tuples
             value: Sequence[float] | None = getattr(self, name)
             object.__setattr__(self, name, None if value is None else tuple(map(float, value)))
-        if (
-            self.low
-            and self.high
-            and any(lo > hi for lo, hi in zip(self.low, self.high, strict=True))
-        ):
+        if self.low and self.high and not np.all(np.less_equal(self.low, self.high)):
             raise ValueError(f"low {self.low} above high {self.high}")
         if self.max_change and min(self.max_change) <= 0:
             raise ValueError(f"max_change must be positive, got {self.max_change}")
@@ -93,13 +89,16 @@ def filter_action(
         limits: what the robot may be told.
         plan_age_steps: control steps since the observation behind `proposed`.
     """
+    if proposed is not None:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, and is refused
+            proposed = proposed.astype(np.float32)
     refusal = _refusal(proposed, last=last, limits=limits, plan_age_steps=plan_age_steps)
     if refusal is not None or proposed is None:
         held = None if last is None else last.copy()
         return SafeAction(action=held, interventions=(refusal or "no_action",))
     interventions: list[Intervention] = []
-    action = clip_to_limits(proposed.astype(np.float32), limits)
-    if not np.array_equal(action, proposed.astype(np.float32)):
+    action = clip_to_limits(proposed, limits)
+    if not np.array_equal(action, proposed):
         interventions.append("limit")
     if last is not None and limits.max_change is not None:
         slowed = clip_change(action, last=last, limits=limits)

@@ -48,14 +48,14 @@ class ConditionLimits:
         num_frozen: as many unchanged pictures in a row are frozen.
         min_contrast: a picture whose grey values (0..255) deviate less than this from their mean,
             as a standard deviation in every channel, is covered.
-        min_motion: a state entry that changed by more than this since the picture before means
-            that the robot moved. A still picture is suspicious only then.
+        min_motion: a state entry that changed by more than this (in the state's unit) since the
+            picture before means that the robot moved. A still picture is suspicious only then.
     """
 
     max_age_steps: float = 3.0
-    num_frozen: int = 5
+    num_frozen: int = 3
     min_contrast: float = 4.0
-    min_motion: float = 1e-6
+    min_motion: float = 1e-3
 
     def __post_init__(self) -> None:
         if not (self.max_age_steps > 0 and self.num_frozen > 0):

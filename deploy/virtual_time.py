@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +26,8 @@ from teleop_data.clock import ManualClock
 from teleop_data.environment import Environment, Observation
 
 DelaySampler = Callable[[np.random.Generator], int]
-Levels = Callable[[], Mapping[str, float]]
+# (step, true observation) -> (what arrives, true noise level by source); a perturbation's `apply`
+Perceive = Callable[[int, Observation], tuple[Observation, Mapping[str, float]]]
 CaptureTimes = Callable[[], Mapping[str, float]]
 
 
@@ -34,17 +36,17 @@ class Sensing:
     """How observations become noise levels in virtual time.
 
     Attributes:
-        flag: "auto" raises levels by condition; "none" believes whatever exists.
+        flag: "auto" raises levels by condition; "none" believes whatever arrives; "oracle" takes
+            the true levels from `perceive`.
         limits: when a source stops being believed.
-        oracle: gives the true noise levels of the newest observation; they stand instead of the
-            assessed ones.
+        perceive: what arrives of an observation; None = all of it. Called once a step, in order.
         captured_s: gives capture times of the newest observation in seconds of the episode, where
             step t is at t / rate_hz; without it everything was taken just now.
     """
 
-    flag: Flag = "auto"
+    flag: Flag | Literal["oracle"] = "auto"
     limits: ConditionLimits | None = None
-    oracle: Levels | None = None
+    perceive: Perceive | None = None
     captured_s: CaptureTimes | None = None
 
 
@@ -75,33 +77,30 @@ def run_episode(
     sensing = sensing or Sensing()
     initial = delay if isinstance(delay, int) else 1
     controller = controller or Controller(environment.schema, delay=initial)
-    session = InferenceSession(policy, seed=seed, flag=sensing.flag, limits=sensing.limits)
-    source = _DelayedAnswers(session, sensing=sensing, delay=delay, seed=seed)
+    answers = _DelayedAnswers(policy, sensing=sensing, delay=delay, seed=seed)
     result, clock = EpisodeResult(seed=seed), ManualClock()
     observation = environment.reset(seed)
     controller.start_episode(observation)
     result.statistics = controller.statistics
     for step in range(environment.max_steps):
-        answer = source.tick(controller, step=step, observation=observation, now_s=clock.now())
-        if step == 0 and not controller.can_start:
-            raise RuntimeError(
-                f"no executable first slot; levels {None if answer is None else answer.plan.levels}"
-            )
+        arrived, answer = answers.tick(controller, step, observation, now_s=clock.now())
         decision = controller.act(step)
         if decision.action is None:
-            raise RuntimeError(f"step {step}: nothing to command ({decision.interventions})")
+            raise RuntimeError(
+                f"step {step}: no slot that may be executed, and nothing to hold "
+                f"({decision.interventions}); levels {None if not answer else answer.plan.levels}"
+            )
         outcome = environment.step(decision.action)
         if on_step is not None:
-            on_step(
-                StepRecord(
-                    step=step,
-                    observation=observation,
-                    plan=None if answer is None else answer.plan,
-                    source_levels={} if answer is None else answer.assessment.levels,
-                    decision=decision,
-                    result=outcome,
-                )
+            record = StepRecord(
+                step=step,
+                observation=arrived,
+                plan=None if answer is None else answer.plan,
+                source_levels={} if answer is None else answer.assessment.levels,
+                decision=decision,
+                result=outcome,
             )
+            on_step(record)
         if result.add(outcome):
             break
         observation = outcome.observation
@@ -113,21 +112,21 @@ class _DelayedAnswers:
     """Answers every request at once and hands the answers over when they are due."""
 
     def __init__(
-        self,
-        session: InferenceSession,
-        *,
-        sensing: Sensing,
-        delay: int | DelaySampler,
-        seed: int,
+        self, policy: Policy, *, sensing: Sensing, delay: int | DelaySampler, seed: int
     ) -> None:
-        self._session, self._sensing, self._delay = session, sensing, delay
+        flag = "none" if sensing.flag == "oracle" else sensing.flag
+        self._session = InferenceSession(policy, seed=seed, flag=flag, limits=sensing.limits)
+        self._sensing, self._delay = sensing, delay
         self._rng = np.random.default_rng([seed, 1])  # not the stream of anyone who uses `seed`
         self._due: list[tuple[int, Answer]] = []
 
     def tick(
-        self, controller: Controller, *, step: int, observation: Observation, now_s: float
-    ) -> Answer | None:
-        """Ask for a plan at `step`; the newest answer that became usable with it."""
+        self, controller: Controller, step: int, observation: Observation, *, now_s: float
+    ) -> tuple[Observation, Answer | None]:
+        """Ask for a plan at `step`: what was seen, and the newest answer that became usable."""
+        truth: Mapping[str, float] = {}
+        if self._sensing.perceive is not None:
+            observation, truth = self._sensing.perceive(step, observation)
         captured_s = self._sensing.captured_s() if self._sensing.captured_s else {}
         samples = {
             feature.name: Sample(
@@ -136,19 +135,19 @@ class _DelayedAnswers:
             for feature in self._session.sources
             if feature.name in observation
         }
-        answer = self._session.answer(
+        asked = self._session.answer(
             controller.make_request(step, observation),
             samples,
             now_s=now_s,
-            levels=self._sensing.oracle() if self._sensing.oracle else None,
+            levels=truth if self._sensing.flag == "oracle" else None,
         )
-        self._due.append((step + self._draw_delay(step), answer))
+        self._due.append((step + self._draw_delay(step), asked))
         newest = None
-        for due, arrived in self._due:
-            if due <= step and controller.accept(arrived.plan, step):
-                newest = arrived
+        for due, answer in self._due:
+            if due <= step and controller.accept(answer.plan, step):
+                newest = answer
         self._due = [(due, waiting) for due, waiting in self._due if due > step]
-        return newest
+        return observation, newest
 
     def _draw_delay(self, step: int) -> int:
         if step == 0:
