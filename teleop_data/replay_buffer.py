@@ -123,6 +123,11 @@ class ReplayBuffer:
         array = _array(self._root, f"data/{name}")
         return StoredArray(array, feature=feature, num_steps=self.num_steps)
 
+    def missing_files(self, name: str) -> list[str]:
+        """Files of one feature that are not there; of others' stores, they may be all zeros."""
+        array = _array(self._root, f"data/{name}")
+        return missing_chunks(array, path=self.path, num_steps=self.num_steps)
+
     def episode(self, index: int) -> dict[str, np.ndarray]:
         """All features of one episode, {name: (T, ...)}. IndexError outside 0..E-1."""
         if not 0 <= index < self.num_episodes:
@@ -177,7 +182,7 @@ class ReplayBuffer:
                 f"data/{feature.name} holds {array.dtype}, its schema says {feature.dtype}"
             )
         if SCHEMA_KEY in self._root.attrs:  # ours: every file was written
-            missing = missing_chunks(array, path=self.path, num_steps=self.num_steps)
+            missing = self.missing_files(feature.name)
             if missing:
                 raise StoreError(
                     f"files are missing: {', '.join(missing[:4])} ({len(missing)} in all); "

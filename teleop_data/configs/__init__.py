@@ -1,0 +1,1 @@
+"""YAML of the entry points of `teleop_data`."""
