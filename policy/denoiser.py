@@ -86,6 +86,12 @@ class FeedForward(nn.Module):
         return self.fall(F.relu(self.rise(x)).square())
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention in float32 even under autocast: the bfloat16 kernel's backward is slow on CPUs."""
+    with torch.autocast(q.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+
+
 class Block(nn.Module):
     """Self-attention and MLP over tokens; may also attend to keys and values from elsewhere."""
 
@@ -124,7 +130,7 @@ class Block(nn.Module):
         q, k = rotate(q, angles), rotate(k, angles)
         keys = k if extra is None else torch.cat([extra[0], k], dim=2)
         values = v if extra is None else torch.cat([extra[1], v], dim=2)
-        attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        attended = attend(q, keys, values, mask)
         x = x + gate * self.out(rearrange(attended, "b n t d -> b t (n d)"))
         return x + mlp_gate * self.mlp(modulate(x, mlp_shift, mlp_scale)), (k, v)
 
@@ -187,6 +193,11 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
+    def compile_stacks(self) -> None:
+        """Compile what training spends its time in; sampling works either way."""
+        self._run_plan = torch.compile(self._run_plan, dynamic=False)  # type: ignore[method-assign]
+        self.read_context = torch.compile(self.read_context, dynamic=False)  # type: ignore[method-assign]
+
     def context_tokens(self, sources: list[Tensor]) -> Tensor:
         """S noised features (B, W, F_s) -> tokens (B, W S, D), step by step."""
         tokens = [
@@ -246,14 +257,24 @@ class Denoiser(nn.Module):
         present = steps[:, :1].unsqueeze(-1)  # (B, 1, 1)
         seen = context.steps.unsqueeze(1)  # (B or 1, 1, N)
         visible = (seen <= present) & (seen > present - self.memory)
-        mask = None
-        if not bool(visible.all()):
-            own = torch.ones(len(plan), 1, plan.shape[1], dtype=torch.bool, device=plan.device)
-            mask = torch.cat([visible.expand(len(plan), -1, -1), own], dim=-1).unsqueeze(1)
+        if bool(visible.all()):
+            return self._run_plan(plan, levels, steps, context.layers, None)
+        own = torch.ones(len(plan), 1, plan.shape[1], dtype=torch.bool, device=plan.device)
+        mask = torch.cat([visible.expand(len(plan), -1, -1), own], dim=-1).unsqueeze(1)
+        return self._run_plan(plan, levels, steps, context.layers, mask)
+
+    def _run_plan(
+        self,
+        plan: Tensor,
+        levels: Tensor,
+        steps: Tensor,
+        layers: list[tuple[Tensor, Tensor]],
+        mask: Tensor | None,
+    ) -> Tensor:
         level = self.plan_level(levels)
         angles = rotary_angles(steps, self.plan_blocks[0].head_size)
         x = self.plan_input(plan)
-        for block, kv in zip(self.plan_blocks, context.layers, strict=True):
+        for block, kv in zip(self.plan_blocks, layers, strict=True):
             x, _ = block(x, level, angles, mask=mask, extra=kv)
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)
         return self.head(modulate(x, shift, scale))

@@ -129,9 +129,11 @@ class DiffusionForcing(nn.Module):
     ) -> Tensor:
         """(B, H, A) clean value of a noisy plan; arguments as `Denoiser.forward`."""
         output = self.denoiser(plan, levels, steps, context)
-        return to_clean(
-            self.noise_schedule, self.prediction, output=output, x_k=plan, k=levels
-        )
+        return to_clean(self.noise_schedule, self.prediction, output=output, x_k=plan, k=levels)
+
+    def forward(self, batch: dict[str, Tensor], *, generator: Generator) -> LossTerms:
+        """`loss`, under the name that wrappers for many processes call."""
+        return self.loss(batch, generator=generator)
 
     def loss(self, batch: dict[str, Tensor], *, generator: Generator) -> LossTerms:
         """The weighted error of one batch of windows (see `teleop_data.dataset`).
@@ -141,9 +143,9 @@ class DiffusionForcing(nn.Module):
         actions = self.action_normalizer.normalize(batch["action"])
         device, (batch_size, steps) = actions.device, batch["observation_is_padded"].shape
         features = [*self.encode(batch, generator=generator), actions[:, : self.context]]
-        levels = self.context_rule.draw(
-            batch_size, steps, len(features), generator=generator
-        ).to(device)
+        levels = self.context_rule.draw(batch_size, steps, len(features), generator=generator).to(
+            device
+        )
         levels = torch.where(self._is_unknown(batch), 1.0, levels)
         noise = [_noise(x.shape, generator, device) for x in features]
         tokens = self.denoiser.context_tokens(self.corrupt(features, levels, noise))
@@ -169,23 +171,26 @@ class DiffusionForcing(nn.Module):
             "b (m h) a -> (b m) h a",
             m=m,
         )
-        is_padded = rearrange(
-            torch.gather(batch["action_is_padded"], 1, rows), "b (m h) -> (b m) h", m=m
-        )
         k = self.level_mixture.draw(batch_size * m, self.horizon, generator=generator).to(device)
-        k = torch.where(is_padded, 1.0, k)
         noise = _noise(target.shape, generator, device)
         x = target + self._drift(target, generator)
         plan = add_noise(self.noise_schedule, x, noise, k)
         shared = Context([_repeat_pairs(kv, m) for kv in context.layers], context.steps)
         estimate = self.clean_estimate(plan, k, rearrange(slots, "b m h -> (b m) h"), shared)
         error = (estimate - target).square().mean(-1)  # (B M, H)
-        counted = (~is_padded) & (k > TINY_LEVEL)
+        counted = self._starts_inside(batch, start) & (k > TINY_LEVEL)
         weight = self.loss_weight(self.noise_schedule, k) * counted
-        per_sample = (weight * error).sum(1) / counted.sum(1).clamp(min=1)
-        return LossTerms(
-            per_sample.mean(), error.detach().flatten(), k.flatten(), counted.flatten()
-        )
+        loss = (weight * error).sum() / counted.sum().clamp(min=1)
+        return LossTerms(loss, error.detach().flatten(), k.flatten(), counted.flatten())
+
+    def _starts_inside(self, batch: dict[str, Tensor], start: Tensor) -> Tensor:
+        """(B M, 1) whether a plan starts inside its episode.
+
+        Slots after the episode's end do count: they hold the last action, and so the policy learns
+        to stay where it is done.
+        """
+        padded = torch.gather(batch["observation_is_padded"], 1, start)
+        return ~rearrange(padded, "b m -> (b m) 1")
 
     def _plan_starts(self, batch: int, m: int, generator: Generator) -> Tensor:
         """(B, M) tick from which each plan starts: the newest, then random ones."""

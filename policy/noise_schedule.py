@@ -100,9 +100,7 @@ def _linear(num_levels: int) -> Tensor:
 def _sigmoid(num_levels: int, start: float = -3.0, end: float = 3.0) -> Tensor:
     """Jabri et al. 2022, temperature 1."""
     t = torch.linspace(0, 1, num_levels + 1, dtype=torch.float64)
-    return _with_bounded_beta(
-        _logistic(end) - torch.sigmoid(t * (end - start) + start)
-    )
+    return _with_bounded_beta(_logistic(end) - torch.sigmoid(t * (end - start) + start))
 
 
 def _logistic(x: float) -> float:

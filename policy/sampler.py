@@ -76,9 +76,7 @@ def second_order_step(
     return ddim_step(schedule, x_k=x_k, clean=estimate, k=k, k_next=k_next)
 
 
-def sample(
-    denoise: Denoise, x: Tensor, matrix: np.ndarray, *, schedule: NoiseSchedule, clip: float | None
-) -> Tensor:
+def sample(denoise: Denoise, x: Tensor, matrix: np.ndarray, *, schedule: NoiseSchedule) -> Tensor:
     """Carry x (B, H, A) at the matrix's first row of levels down to its last, one call a row.
 
     Args:
@@ -86,18 +84,11 @@ def sample(
         x: (B, H, A), tokens at `matrix[0]`; a token that is clean in row 0 stays as it is.
         matrix: (S + 1, H) levels in [0, 1].
         schedule: noise schedule of the levels.
-        clip: bound on clean estimates at unit scale, None for no bound.
     """
     rows = torch.as_tensor(matrix, dtype=x.dtype, device=x.device)
     if rows.ndim != 2 or rows.shape[1] != x.shape[1]:
         raise ValueError(f"matrix {tuple(rows.shape)} does not fit a plan of {x.shape[1]} slots")
     for k, k_next in zip(rows[:-1], rows[1:], strict=True):
         k, k_next = k.expand(x.shape[:2]), k_next.expand(x.shape[:2])
-        clean = bounded(denoise(x, k), clip)
-        x = ddim_step(schedule, x_k=x, clean=clean, k=k, k_next=k_next)
+        x = ddim_step(schedule, x_k=x, clean=denoise(x, k), k=k, k_next=k_next)
     return x
-
-
-def bounded(x: Tensor, clip: float | None) -> Tensor:
-    """x held inside +-clip, or x itself."""
-    return x if clip is None else x.clamp(-clip, clip)

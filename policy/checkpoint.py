@@ -1,0 +1,184 @@
+"""Checkpoints: a folder as LeRobot users know it, without pickle.
+
+    config.json         how the model is built, and its planning modes
+    model.safetensors   weights (the EMA's)
+    schema.json         features it was trained on
+    statistics.json     of the training episodes
+    provenance.json     data, seed, steps, command
+
+A folder appears whole or not at all: it is written beside its place and then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from policy.construction import build, build_model
+from policy.diffusion_forcing import DiffusionForcing
+from policy.inference import LockStep, PolicySession
+from policy.planning import Planning
+from teleop_data.schema import Schema, first_difference
+from teleop_data.statistics import FeatureStatistics
+
+
+class CheckpointError(ValueError):
+    """A folder that is not a whole checkpoint, or one for another schema."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """Everything but the weights: what `config.json`, `schema.json` and `statistics.json` hold."""
+
+    model: Mapping[str, Any]
+    planning: Mapping[str, Any]
+    schema: Schema
+    statistics: Mapping[str, FeatureStatistics]
+
+    def build(self) -> DiffusionForcing:
+        """The untrained model."""
+        return build_model(self.model, schema=self.schema, statistics=self.statistics)
+
+
+def save_checkpoint(
+    folder: str | Path,
+    description: ModelDescription,
+    weights: Mapping[str, Tensor],
+    *,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint folder, replacing the one that is there."""
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    config = {"model": description.model, "planning": description.planning}
+    statistics = {name: s.to_json() for name, s in description.statistics.items()}
+    for name, content in {
+        "config.json": config,
+        "schema.json": description.schema.to_json(),
+        "statistics.json": statistics,
+        "provenance.json": dict(provenance),
+    }.items():
+        (partial / name).write_text(json.dumps(content, indent=2) + "\n")
+    save_file({k: v.contiguous() for k, v in weights.items()}, partial / "model.safetensors")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+
+
+def read_description(folder: str | Path) -> ModelDescription:
+    """Everything but the weights. CheckpointError names the file that is missing or broken."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"no checkpoint folder at {folder}")
+    config = _read_json(folder / "config.json")
+    statistics = _read_json(folder / "statistics.json")
+    try:
+        return ModelDescription(
+            model=config["model"],
+            planning=config["planning"],
+            schema=Schema.from_json(_read_json(folder / "schema.json")),
+            statistics={k: FeatureStatistics.from_json(v) for k, v in statistics.items()},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} holds no description of a model: {error!r}") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} is not a checkpoint: it lacks {path.name}") from error
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+
+
+class LoadedPolicy:
+    """A checkpoint ready to act: `policy.interface.Policy`, and lock-step batches for evaluation."""
+
+    def __init__(self, model: DiffusionForcing, planning: Planning) -> None:
+        self.model, self.planning = model.eval(), planning
+
+    @property
+    def schema(self) -> Schema:
+        """Features it was trained on."""
+        return self.model.schema
+
+    def start_session(self, seed: int) -> PolicySession:
+        """One episode."""
+        return PolicySession(self.model, self.planning, seed=seed)
+
+    def start_lock_step(self, seeds: list[int]) -> LockStep:
+        """As many episodes as seeds, advanced together."""
+        return LockStep(self.model, self.planning, seeds=seeds)
+
+
+def load_policy(
+    folder: str | Path,
+    *,
+    inference: str = "rolling",
+    schema: Schema | None = None,
+    **overrides: Any,
+) -> LoadedPolicy:
+    """The policy of a checkpoint folder.
+
+    Args:
+        folder: written by `save_checkpoint`.
+        inference: name of a planning mode in `config.json`, "chunk" or "rolling".
+        schema: what the robot or environment offers; the checkpoint must fit it.
+        overrides: arguments of the planning mode, instead of the checkpoint's own.
+
+    Raises:
+        CheckpointError: something is missing or broken, or the schema differs; says what.
+    """
+    description = read_description(folder)
+    if inference not in description.planning:
+        have = ", ".join(description.planning)
+        raise CheckpointError(f"no inference mode {inference!r} in {folder}; have: {have}")
+    if schema is not None:
+        check_schema(description.schema, offered=schema)
+    planning = build(merge(description.planning[inference], overrides))
+    model = description.build()
+    path = Path(folder) / "model.safetensors"
+    try:
+        model.load_state_dict(load_file(path))
+    except (FileNotFoundError, SafetensorError) as error:
+        raise CheckpointError(f"weights missing or broken: {path} ({error})") from error
+    except RuntimeError as error:
+        raise CheckpointError(f"weights of {path} do not fit config.json: {error}") from error
+    return LoadedPolicy(model, planning)
+
+
+def merge(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`node` with `overrides` put in, nested dicts merged rather than replaced."""
+    merged = dict(node)
+    for key, value in overrides.items():
+        inner = merged.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(inner, value) if both else value
+    return merged
+
+
+def check_schema(needed: Schema, *, offered: Schema) -> None:
+    """CheckpointError unless `offered` has every feature that a policy needs, as it needs it.
+
+    What else the robot offers does not matter; marks of angles are the policy's own business.
+    """
+    missing = set(needed.names) - set(offered.names)
+    if missing:
+        raise CheckpointError(
+            f"the checkpoint needs {sorted(missing)}, which is not among {sorted(offered.names)}"
+        )
+    angles = {feature.name: feature.angles for feature in needed.features}
+    difference = first_difference(needed, offered.select(needed.names).with_angles(angles))
+    if difference:
+        raise CheckpointError(f"the checkpoint was trained on another schema: {difference}")

@@ -1,0 +1,1 @@
+"""YAML for `forcing-train`, beside the entry point that reads it."""

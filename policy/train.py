@@ -1,0 +1,106 @@
+"""Entry point `forcing-train`: a policy from a replay buffer.
+
+    forcing-train recipe=pusht_state data.path=<store.zarr> output_dir=<folder>
+
+The same command again goes on where the run was cut off.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from policy.checkpoint import ModelDescription
+from policy.training import TrainingSettings, train
+from teleop_data.dataset import WindowDataset
+from teleop_data.replay_buffer import ReplayBuffer
+from teleop_data.statistics import buffer_statistics
+from teleop_data.windows import split_episodes
+
+
+@dataclass
+class DataConfig:
+    """What to train on.
+
+    Attributes:
+        path: a replay buffer.
+        features: its features to use; the first ones observed, the action last.
+        angles: entries that are angles in rad, by feature, where the store does not say.
+        validation_share: share of episodes held out.
+        max_episodes: use only the first so many, None for all.
+    """
+
+    path: str = MISSING
+    features: list[str] = MISSING
+    angles: dict[str, list[int]] = field(default_factory=dict)
+    validation_share: float = 0.02
+    max_episodes: int | None = None
+
+
+@dataclass
+class TrainConfig:
+    """The top node of `configs/train.yaml`; `model` and `planning` go to the constructors they name."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: dict[str, Any] = field(default_factory=dict)
+    planning: dict[str, Any] = field(default_factory=dict)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    output_dir: str = MISSING
+
+
+ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+
+
+@hydra.main(version_base=None, config_path="configs", config_name="train")
+def main(config: TrainConfig) -> None:
+    """Train as the config says."""
+    plain = cast(TrainConfig, OmegaConf.to_object(config))  # type: ignore[arg-type]
+    folder = run(plain, command=shlex.join(["forcing-train", *sys.argv[1:]]))
+    print(f"checkpoint: {folder}")
+
+
+def run(config: TrainConfig, *, command: str) -> Path:
+    """Open the data, describe the model, train; returns the checkpoint's folder."""
+    buffer = ReplayBuffer.open(config.data.path)
+    schema = buffer.schema.select(config.data.features).with_angles(config.data.angles)
+    num_episodes = min(buffer.num_episodes, config.data.max_episodes or buffer.num_episodes)
+    training, held_out = split_episodes(
+        num_episodes, validation_share=config.data.validation_share, seed=config.training.seed
+    )
+    names = [feature.name for feature in schema.with_role("state", "action")]
+    description = ModelDescription(
+        model=config.model,
+        planning=config.planning,
+        schema=schema,
+        statistics=buffer_statistics(buffer, names=names, episodes=training),
+    )
+    sizes = {"context": config.model["context"], "horizon": config.model["horizon"]}
+    datasets = [
+        WindowDataset(buffer, schema=schema, episodes=episodes, **sizes) if len(episodes) else None
+        for episodes in (training, held_out)
+    ]
+    assert datasets[0] is not None  # a split always leaves a training episode
+    provenance = {
+        "command": command,
+        "version": version("lerobot_policy_diffusion_forcing"),
+        "replay_buffer": Path(config.data.path).name,
+        "training_episodes": len(training),
+        "held_out_episodes": held_out.tolist(),
+        "settings": OmegaConf.to_container(OmegaConf.structured(config.training)),
+    }
+    return train(
+        description, datasets[0], datasets[1],
+        settings=config.training, output_dir=Path(config.output_dir), provenance=provenance,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
