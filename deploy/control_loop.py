@@ -26,7 +26,7 @@ from teleop_data.environment import Environment, Observation
 
 logger = logging.getLogger(__name__)
 Publish = Callable[[Observation, float], None]
-# While the first plan is awaited, look for it this often, and ask again this often.
+# While the first plan is awaited: look for it this often; ask again after this, then twice as long.
 _LOOK_S, _ASK_AGAIN_S = 0.005, 2.0
 
 
@@ -151,6 +151,7 @@ class ControlLoop:
         period_s, start_s = 1 / self._environment.schema.rate_hz, self._clock.now()
         deadline_s = start_s + self._limits.start_timeout_s
         publish_s, ask_s = start_s, start_s + period_s  # frames are on their way for one period
+        patience_s, is_asked = _ASK_AGAIN_S, False
         while (now_s := self._clock.now()) < deadline_s:
             if now_s >= publish_s:  # a camera goes on while the robot rests
                 self._publish(observation, now_s)
@@ -158,13 +159,15 @@ class ControlLoop:
             if now_s >= ask_s:
                 self._source.reset(episode=episode, seed=seed, flag=flag)
                 request = self._controller.make_request(0, observation)
-                is_sent = self._source.send_request(request)
-                ask_s = now_s + (_ASK_AGAIN_S if is_sent else _LOOK_S)
-            answer = self._take(0)
+                is_asked = self._source.send_request(request)
+                ask_s = now_s + (patience_s if is_asked else _LOOK_S)
+                patience_s *= 1 + is_asked  # or a first plan that takes long would never come
+            # before the reset there may still be a plan of the previous episode
+            answer = self._take(0) if is_asked else None
             if answer is not None and self._controller.can_start:
                 return answer, now_s
             self._clock.sleep_until(now_s + _LOOK_S)
-        logger.error("no plan within %s s; the episode does not begin", self._limits)
+        logger.error("no plan within %s s: no episode", self._limits.start_timeout_s)
         return None, deadline_s
 
     def _exchange(

@@ -145,10 +145,12 @@ class Controller:
             round_trip_s: time from request to answer, for the statistics.
         """
         self.statistics.num_network_calls += plan.network_calls
+        if plan.start_step > step:  # of another episode, or of nobody's request
+            return False
         is_first = self._queue.start_step is None  # it was waited for at rest, and warmed up
         delay = step - plan.start_step
         accepted = self._queue.accept(plan, valid_until=valid_until)
-        if not is_first and delay >= 0:
+        if not is_first:
             self._estimator.add(delay)
             self.statistics.add_plan(
                 delay=delay,

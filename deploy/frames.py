@@ -145,7 +145,8 @@ class FramePublisher:
     """
 
     def __init__(self, endpoint: str, camera: str, *, codec: Codec = "raw") -> None:
-        self.camera, self._codec, self._next_sequence = camera, codec, 0
+        self.camera, self._next_sequence = camera, 0
+        self._codec: Codec = codec
         self._socket = zmq.Context.instance().socket(zmq.PUB)
         self._socket.linger = 0
         self._socket.conflate = True  # before bind, or it has no effect
