@@ -127,11 +127,12 @@ def report(facts: dict[str, Any]) -> str:
     for feature in schema["features"]:
         lines += _feature_rows(feature, facts["statistics"][feature["name"]])
     lines.append("")
-    for name, facts_of_action in facts["idle"].items():
+    for name, still in facts["idle"].items():
+        where = f"; longest {still['longest_run']} steps, from episode {still['episode']}, "
+        where += f"step {still['step']}"
         lines.append(
-            f"{name} does not change in {facts_of_action['share']:.1%} of the steps; longest "
-            f"{facts_of_action['longest_run']} steps, from episode {facts_of_action['episode']}, "
-            f"step {facts_of_action['step']}"
+            f"{name} does not change in {still['share']:.1%} of the steps"
+            + (where if still["longest_run"] else "")
         )
     lines.append("trouble:" if facts["trouble"] else "no trouble found")
     lines += [f"  {trouble['kind']}: {trouble['text']}" for trouble in facts["trouble"]]

@@ -15,7 +15,7 @@ import zarr.errors
 
 from teleop_data.schema import Feature
 
-CAST_ROWS = 256  # float images are cast in blocks of about this: a whole Push-T camera is 2.8 GB as float32
+CAST_ROWS = 256  # rows of a block in which float images are cast: all of Push-T's are 2.8 GB
 
 # What zarr's stores and codecs raise for bytes that are not what was written.
 READ_ERRORS = (ValueError, RuntimeError, OSError, KeyError, TypeError, zarr.errors.BaseZarrError)

@@ -57,8 +57,8 @@ def changes(values: np.ndarray, *, feature: Feature, episode_ends: np.ndarray) -
     flat = values.reshape(len(values), -1).astype(np.float64)
     with np.errstate(invalid="ignore"):  # inf - inf; whoever asks has been told of it
         difference = np.diff(flat, axis=0, prepend=flat[:1])
-    for entry in feature.angles:
-        difference[:, entry] = (difference[:, entry] + math.pi) % (2 * math.pi) - math.pi
+        for entry in feature.angles:
+            difference[:, entry] = (difference[:, entry] + math.pi) % (2 * math.pi) - math.pi
     difference[episode_ends[:-1]] = 0.0
     return np.abs(difference)
 
@@ -67,8 +67,9 @@ def is_still(values: np.ndarray, *, feature: Feature, episode_ends: np.ndarray) 
     """(N,) whether nothing changed since the step before; False at an episode's first step."""
     flat = values.reshape(len(values), -1).astype(np.float64)
     change = changes(values, feature=feature, episode_ends=episode_ends)
-    with np.errstate(invalid="ignore"):
-        still = (change <= STILL_SHARE * np.ptp(flat, axis=0)).all(axis=1)
+    finite = flat[np.isfinite(flat).all(axis=1)]
+    span = np.ptp(finite, axis=0) if len(finite) else np.zeros(flat.shape[1])
+    still = (change <= STILL_SHARE * span).all(axis=1)
     still[np.concatenate([[0], episode_ends[:-1]])] = False
     return still
 
