@@ -37,12 +37,21 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """Everything but the weights: what `config.json`, `schema.json` and `statistics.json` hold."""
+    """Everything but the weights: what `config.json`, `schema.json` and `statistics.json` hold.
+
+    Attributes:
+        model: what `policy.construction.build_model` needs.
+        planning: arguments of each inference mode, by name.
+        schema: observed features and the action.
+        statistics: of the training episodes, by feature.
+        task: name of the task that it was trained for, "" if it has none.
+    """
 
     model: Mapping[str, Any]
     planning: Mapping[str, Any]
     schema: Schema
     statistics: Mapping[str, FeatureStatistics]
+    task: str = ""
 
     def build(self) -> DiffusionForcing:
         """The untrained model."""
@@ -61,7 +70,11 @@ def save_checkpoint(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    config = {"model": description.model, "planning": description.planning}
+    config = {
+        "task": description.task,
+        "model": description.model,
+        "planning": description.planning,
+    }
     statistics = {name: s.to_json() for name, s in description.statistics.items()}
     for name, content in {
         "config.json": config,
@@ -88,6 +101,7 @@ def read_description(folder: str | Path) -> ModelDescription:
             planning=config["planning"],
             schema=Schema.from_json(_read_json(folder / "schema.json")),
             statistics={k: FeatureStatistics.from_json(v) for k, v in statistics.items()},
+            task=config.get("task", ""),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} holds no description of a model: {error!r}") from error

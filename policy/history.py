@@ -46,6 +46,16 @@ class History:
             raise RuntimeError("a history is read only after its first observation")
         return self._context
 
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these episodes only."""
+        self._batch = len(rows)
+        self._tokens = [(t, [x[rows] for x in xs], levels[rows]) for t, xs, levels in self._tokens]
+        if self._past is not None:
+            self._past = [(key[rows], value[rows]) for key, value in self._past]
+        if self._context is not None:
+            layers = [(key[rows], value[rows]) for key, value in self._context.layers]
+            self._context = Context(layers, self._context.steps)
+
     def append_unknown(self, step: int, *, executed: Tensor | None = None) -> None:
         """A step without any observation; the action executed before it, (B, A), may be known."""
         features = [torch.zeros(self._batch, 1, size) for size in self._sizes[:-1]]

@@ -10,6 +10,7 @@ B episodes, S observed sources, H horizon, A action size.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -31,6 +32,10 @@ class EpisodeNoise:
     def __call__(self, shape: tuple[int, ...]) -> Tensor:
         """(B, *shape)."""
         return torch.stack([torch.randn(shape, generator=g) for g in self._generators])
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these episodes only."""
+        self._generators = [self._generators[row] for row in rows]
 
 
 class LockStep:
@@ -85,6 +90,14 @@ class LockStep:
         best = torch.where(decided, self._plan.x, self._plan.clean)
         actions = self._model.action_normalizer.unnormalize(best).numpy()
         return actions, self._plan.levels.astype(np.float32), calls
+
+    @torch.inference_mode()
+    def keep(self, rows: list[int]) -> None:
+        """Go on with the episodes `rows` only, in that order; the others are over."""
+        self._noise.keep(rows)
+        self._history.keep(rows)
+        if self._plan is not None:
+            self._plan = replace(self._plan, x=self._plan.x[rows], clean=self._plan.clean[rows])
 
     @property
     def _action_size(self) -> int:

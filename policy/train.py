@@ -49,6 +49,7 @@ class DataConfig:
 class TrainConfig:
     """The top node of `configs/train.yaml`; `model` and `planning` go to the constructors they name."""
 
+    task: str = ""
     data: DataConfig = field(default_factory=DataConfig)
     model: dict[str, Any] = field(default_factory=dict)
     planning: dict[str, Any] = field(default_factory=dict)
@@ -80,6 +81,7 @@ def run(config: TrainConfig, *, command: str) -> Path:
         model=config.model,
         planning=config.planning,
         schema=schema,
+        task=config.task,
         statistics=buffer_statistics(buffer, names=names, episodes=training),
     )
     sizes = {"context": config.model["context"], "horizon": config.model["horizon"]}

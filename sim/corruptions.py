@@ -111,13 +111,18 @@ class Dropped:
 
 
 class Late:
-    """The value of `delay` control steps ago; the episode's first where there is none so old."""
+    """The value of `delay` control steps ago; the episode's first where there is none so old.
+
+    `age_steps` says how old the value delivered last was.
+    """
 
     def __init__(self, *, delay: int) -> None:
         """`delay` in control steps, at least 1."""
         self._past: deque[np.ndarray] = deque(maxlen=delay + 1)
+        self.age_steps = 0
 
     def deliver(self, value: np.ndarray, *, is_bad: bool) -> np.ndarray:
         """The old value while bad."""
         self._past.append(value)
+        self.age_steps = len(self._past) - 1 if is_bad else 0
         return self._past[0] if is_bad else value

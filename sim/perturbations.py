@@ -73,6 +73,12 @@ class Perturbation:
         begin, end = self.window
         return self._make is not None and begin <= step and (end is None or step < end)
 
+    def age_steps(self, name: str) -> int:
+        """Age of what `apply` gave last for source `name`, in control steps, as its capture time
+        would tell; a frozen or covered camera's pictures are new ones."""
+        corruption = self._corruptions.get(name)
+        return corruption.age_steps if isinstance(corruption, Late) else 0
+
     def apply(self, step: int, observation: Observation) -> tuple[dict[str, np.ndarray], Truth]:
         """What arrives at control step `step` in place of `observation`, and the truth about it.
 

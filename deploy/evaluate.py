@@ -1,0 +1,200 @@
+"""Entry point `forcing-evaluate`: many seeded rollouts of a checkpoint, in virtual time.
+
+    forcing-evaluate checkpoint=<folder> inference=rolling num_episodes=100 first_seed=100000 \
+        perturbation=black flag=auto output_dir=<folder>
+
+Writes `results.json` (see `deploy.results`), a picture of the episodes and a video of the first few,
+with the plan's noise levels drawn in. Same call, same numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.utils import instantiate
+from omegaconf import MISSING, OmegaConf
+
+from deploy.results import summarize_episodes
+from deploy.rollout import Conditions, roll_out
+from deploy.video import EpisodeFilms
+from policy.checkpoint import LoadedPolicy, check_schema, load_policy, read_description
+from sim.perturbations import perturbation
+from teleop_data.environment import Environment
+
+
+class Inference(Enum):
+    """How the policy plans."""
+
+    chunk = "chunk"
+    rolling = "rolling"
+
+
+class Flagging(Enum):
+    """Who tells the policy that a source is bad."""
+
+    none = "none"
+    oracle = "oracle"
+    auto = "auto"
+
+
+@dataclass
+class OutageConfig:
+    """When a perturbation is active: it begins at a step drawn from `start` = [first, last], both
+    included, and lasts `length` control steps (null: to the end). `options` are the perturbation's
+    own, such as std, share, speed, delay, sources."""
+
+    start: list[int] = field(default_factory=lambda: [5, 15])
+    length: int | None = 20
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluateConfig:
+    """What `forcing-evaluate` is told.
+
+    Attributes:
+        checkpoint: folder that forcing-train wrote.
+        inference: chunk or rolling, as the checkpoint's config.json describes them.
+        planning: arguments of that mode, instead of the checkpoint's own.
+        task: name in sim/configs/task; "" is the checkpoint's own.
+        num_episodes, first_seed: episodes have the seeds first_seed, first_seed + 1, ...
+        perturbation: none, black, frozen, noise, patch, dropped or late.
+        outage: when and how.
+        flag: none believes a bad source, oracle knows, auto finds out as the policy server does.
+        delay: control steps until a plan can be used.
+        batch_size: episodes carried together.
+        num_videos: episodes filmed.
+        num_threads: torch's; the results do not depend on it beyond rounding.
+        output_dir: folder for what is written.
+    """
+
+    checkpoint: str = MISSING
+    inference: Inference = Inference.rolling
+    planning: dict[str, Any] = field(default_factory=dict)
+    task: str = ""
+    num_episodes: int = 100
+    first_seed: int = 100_000
+    perturbation: str = "none"
+    outage: OutageConfig = field(default_factory=OutageConfig)
+    flag: Flagging = Flagging.auto
+    delay: int = 0
+    batch_size: int = 50
+    num_videos: int = 2
+    num_threads: int = 2
+    output_dir: str = MISSING
+
+
+ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
+
+
+@hydra.main(version_base=None, config_path="configs", config_name="evaluate")
+def main(config: EvaluateConfig) -> None:
+    """Evaluate as the config says; exits with a message if it cannot."""
+    plain = cast(EvaluateConfig, OmegaConf.to_object(config))  # type: ignore[arg-type]
+    try:
+        results = evaluate(plain, command=shlex.join(["forcing-evaluate", *sys.argv[1:]]))
+    except (KeyError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    low, high = results["success_interval"]
+    print(
+        f"mean max reward {results['mean_max_reward']:.3f}, success {results['success_rate']:.2f} "
+        f"[{low:.2f}, {high:.2f}], {results['network_calls_per_step']:.2f} network calls a step, "
+        f"{results['num_episodes']} episodes: {Path(plain.output_dir) / 'results.json'}"
+    )
+
+
+def evaluate(config: EvaluateConfig, *, command: str) -> dict[str, Any]:
+    """Run the episodes, write the output folder, return what `results.json` holds."""
+    if config.num_episodes < 1 or config.batch_size < 1:
+        raise ValueError(
+            f"num_episodes and batch_size must be at least 1, got {config.num_episodes} and "
+            f"{config.batch_size}"
+        )
+    torch.set_num_threads(config.num_threads)
+    began_s = time.monotonic()
+    policy = load_policy(config.checkpoint, inference=config.inference.value, **config.planning)
+    task = config.task or read_description(config.checkpoint).task
+    make = environment_maker(task)
+    environments = [make() for _ in range(min(config.batch_size, config.num_episodes))]
+    check_schema(policy.schema, offered=environments[0].schema)
+    seeds = list(range(config.first_seed, config.first_seed + config.num_episodes))
+    films = EpisodeFilms(environments, seeds=seeds, num_films=config.num_videos)
+    episodes = roll_out(
+        policy,
+        environments,
+        seeds=seeds,
+        conditions=conditions_of(config, policy, environments[0]),
+        on_step=films.add,
+    )
+    results = {
+        "command": command,
+        "version": version("lerobot_policy_diffusion_forcing"),
+        "checkpoint": config.checkpoint,
+        "task": task,
+        "inference": config.inference.value,
+        "planning": repr(policy.planning),
+        "perturbation": config.perturbation,
+        "outage": OmegaConf.to_container(OmegaConf.structured(config.outage)),
+        "flag": config.flag.value,
+        "delay": config.delay,
+        **summarize_episodes(episodes, rate_hz=policy.schema.rate_hz),
+        "wall_time_s": time.monotonic() - began_s,
+    }
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    films.write(folder)
+    for environment in environments:
+        environment.close()
+    return results
+
+
+def environment_maker(task: str) -> Callable[[], Environment]:
+    """A maker of the environment that `sim/configs/task/<task>.yaml` describes.
+
+    Raises:
+        ValueError: there is no such task; the message lists those there are.
+    """
+    folder = importlib.resources.files("sim.configs") / "task"
+    names = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name[0] != "_")
+    if task not in names:
+        raise ValueError(f"no task {task!r}; give task=<name>, have: {', '.join(names)}")
+    description = OmegaConf.create((folder / f"{task}.yaml").read_text())
+    return functools.partial(instantiate, description.environment, _convert_="all")
+
+
+def conditions_of(
+    config: EvaluateConfig, policy: LoadedPolicy, environment: Environment
+) -> Conditions:
+    """The conditions that the config describes; perturbations touch what the policy sees."""
+    offered = environment.schema.select(policy.schema.names)
+    outage = config.outage
+    if len(outage.start) != 2:
+        raise ValueError(f"outage.start must be [first, last], got {outage.start}")
+    perturb = functools.partial(
+        perturbation,
+        config.perturbation,
+        schema=offered,
+        start=(outage.start[0], outage.start[1]),
+        length=outage.length,
+        **outage.options,
+    )
+    return Conditions(perturb=perturb, flag=config.flag.value, delay=config.delay)
+
+
+if __name__ == "__main__":
+    main()

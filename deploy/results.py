@@ -1,0 +1,58 @@
+"""Results of an evaluation: what `results.json` holds.
+
+    command, version           how to get these numbers again
+    checkpoint, task, inference, planning, perturbation, outage, flag, delay
+    seeds                      of the episodes, in order
+    num_episodes
+    mean_max_reward            mean over episodes of the greatest reward of any step
+    mean_max_reward_error      its standard error
+    success_rate               share of episodes that reached the goal
+    success_interval           [low, high], 95 % Wilson
+    mean_success_time_s        over the successful episodes; null if none
+    network_calls_per_step     denoiser calls over control steps, all episodes
+    holds_per_episode          control steps without an action that might be executed
+    late_plans                 plans that took longer than announced, all episodes
+    wall_time_s                of the whole evaluation
+    episodes                   one row each, see `deploy.episode.EpisodeResult.to_json`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from statsmodels.stats.proportion import proportion_confint
+
+from deploy.episode import EpisodeResult
+
+
+def success_interval(num_successes: int, num_episodes: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a success rate."""
+    low, high = proportion_confint(num_successes, num_episodes, alpha=0.05, method="wilson")
+    return float(low), float(high)
+
+
+def summarize_episodes(episodes: Sequence[EpisodeResult], *, rate_hz: float) -> dict[str, Any]:
+    """The numbers of `results.json` that the episodes give, JSON-ready. ValueError if there are none."""
+    if not episodes:
+        raise ValueError("an evaluation needs at least one episode")
+    rewards = np.array([episode.max_reward for episode in episodes])
+    times_s = [(e.success_step + 1) / rate_hz for e in episodes if e.success_step is not None]
+    num = len(episodes)
+    statistics = [episode.statistics for episode in episodes]
+    calls = sum(s.num_network_calls for s in statistics)
+    error = float(rewards.std(ddof=1) / num**0.5) if num > 1 else None
+    return {
+        "seeds": [episode.seed for episode in episodes],
+        "num_episodes": num,
+        "mean_max_reward": float(rewards.mean()),
+        "mean_max_reward_error": error,
+        "success_rate": len(times_s) / num,
+        "success_interval": list(success_interval(len(times_s), num)),
+        "mean_success_time_s": float(np.mean(times_s)) if times_s else None,
+        "network_calls_per_step": calls / sum(episode.num_steps for episode in episodes),
+        "holds_per_episode": sum(s.cases["hold"] for s in statistics) / num,
+        "late_plans": sum(s.num_late_plans for s in statistics),
+        "episodes": [episode.to_json() for episode in episodes],
+    }
