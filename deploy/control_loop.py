@@ -11,41 +11,15 @@ which a position-controlled robot rests at its last command. So a plan never jum
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from deploy.controller import Controller
 from deploy.episode import EpisodeResult, OnStep, StepRecord
-from deploy.policy_client import PlanAnswer
+from deploy.plan_source import PlanAnswer, PlanSource
+from deploy.start_gate import Publish, StartLimits, await_first_plan
 from deploy.wire import Flag
-from policy.interface import Request
 from teleop_data.clock import Clock
 from teleop_data.environment import Environment, Observation
-
-logger = logging.getLogger(__name__)
-Publish = Callable[[Observation, float], None]
-# While the first plan is awaited: look for it this often; ask again after this, then twice as long.
-_LOOK_S, _ASK_AGAIN_S = 0.005, 2.0
-
-
-class PlanSource(Protocol):
-    """Where plans come from; `PolicyClient` is one. No method blocks."""
-
-    def reset(self, *, episode: int, seed: int, flag: Flag = "auto") -> None:
-        """Begin an episode."""
-        ...
-
-    def send_request(
-        self, request: Request, *, captured_s: Mapping[str, float] | None = None
-    ) -> bool:
-        """Ask for a plan; whether that was possible."""
-        ...
-
-    def poll_reply(self) -> PlanAnswer | None:
-        """The newest plan that arrived since last time."""
-        ...
 
 
 class Ticker:
@@ -71,11 +45,11 @@ class LoopLimits:
     """When a loop gives up.
 
     Attributes:
-        start_timeout_s: the first plan is waited for at rest no longer than this.
+        start: how long the robot rests before an episode.
         max_hold_s: an episode ends after holding without a break for as long.
     """
 
-    start_timeout_s: float = 30.0
+    start: StartLimits = field(default_factory=StartLimits)
     max_hold_s: float = 10.0
 
 
@@ -111,17 +85,23 @@ class ControlLoop:
     ) -> EpisodeResult:
         """One episode from reset to its end; never raises because of the network."""
         result = EpisodeResult(seed=seed)
-        observation = self._environment.reset(seed)
-        self._controller.start_episode(observation)
-        result.statistics = self._controller.statistics
-        answer, captured_s = self._await_first_plan(
-            observation, episode=episode, seed=seed, flag=flag
+        observation, period_s = self._environment.reset(seed), 1 / self._environment.schema.rate_hz
+        answer, captured_s = await_first_plan(
+            self._source,
+            self._controller,
+            observation,
+            begin=lambda: self._source.reset(episode=episode, seed=seed, flag=flag),
+            publish=self._publish,
+            period_s=period_s,
+            clock=self._clock,
+            limits=self._limits.start,
         )
+        result.statistics = self._controller.statistics
         if answer is None:
             result.ending = "no_plan"
             return result
-        ticker = Ticker(self._clock, period_s=1 / self._environment.schema.rate_hz)
-        num_held = 0
+        result.statistics.add_reasons(answer.reasons)
+        ticker, num_held = Ticker(self._clock, period_s=period_s), 0
         for step in range(self._environment.max_steps):
             lateness_s, num_missed = ticker.wait()
             result.statistics.add_tick(lateness_s, num_missed=num_missed)
@@ -135,40 +115,10 @@ class ControlLoop:
             if result.add(record.result):
                 break
             num_held = num_held + 1 if record.decision.case == "hold" else 0
-            if num_held / self._environment.schema.rate_hz > self._limits.max_hold_s:
+            if num_held * period_s > self._limits.max_hold_s:
                 result.ending = "held_too_long"
                 break
         return result
-
-    def _await_first_plan(
-        self, observation: Observation, *, episode: int, seed: int, flag: Flag
-    ) -> tuple[PlanAnswer | None, float]:
-        """The first plan, or None after the time-out, and when `observation` was last seen.
-
-        The robot is at rest, so the observation stays true and is sent again with a new reset if
-        no answer comes: the server may have been away, or a camera may not have spoken yet.
-        """
-        period_s, start_s = 1 / self._environment.schema.rate_hz, self._clock.now()
-        deadline_s = start_s + self._limits.start_timeout_s
-        publish_s, ask_s = start_s, start_s + period_s  # frames are on their way for one period
-        patience_s, is_asked = _ASK_AGAIN_S, False
-        while (now_s := self._clock.now()) < deadline_s:
-            if now_s >= publish_s:  # a camera goes on while the robot rests
-                self._publish(observation, now_s)
-                publish_s = now_s + period_s
-            if now_s >= ask_s:
-                self._source.reset(episode=episode, seed=seed, flag=flag)
-                request = self._controller.make_request(0, observation)
-                is_asked = self._source.send_request(request)
-                ask_s = now_s + (patience_s if is_asked else _LOOK_S)
-                patience_s *= 1 + is_asked  # or a first plan that takes long would never come
-            # before the reset there may still be a plan of the previous episode
-            answer = self._take(0) if is_asked else None
-            if answer is not None and self._controller.can_start:
-                return answer, now_s
-            self._clock.sleep_until(now_s + _LOOK_S)
-        logger.error("no plan within %s s: no episode", self._limits.start_timeout_s)
-        return None, deadline_s
 
     def _exchange(
         self, step: int, observation: Observation, captured_s: float
@@ -188,7 +138,10 @@ class ControlLoop:
             valid_until=answer.valid_until,
             round_trip_s=answer.round_trip_s,
         )
-        return answer if accepted else None
+        if not accepted:
+            return None
+        self._controller.statistics.add_reasons(answer.reasons)
+        return answer
 
     def _act(self, step: int, observation: Observation, answer: PlanAnswer | None) -> StepRecord:
         decision = self._controller.act(step)

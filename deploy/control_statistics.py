@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ class ControlStatistics:
         interventions: control steps by what the safety filter did.
         num_network_calls: denoiser calls behind all plans that arrived, used or not.
         delays: control steps that each plan took, the first one of the episode left out.
+        flagged: plans that were made with a source at a raised level, by "source: condition".
         num_late_plans: plans that took longer than their request had announced.
         num_outdated_plans: plans that came after a newer one.
         num_refused_plans: plans that were not finite or misshapen.
@@ -32,6 +33,7 @@ class ControlStatistics:
     interventions: Counter[str] = field(default_factory=Counter)
     num_network_calls: int = 0
     delays: list[int] = field(default_factory=list)
+    flagged: Counter[str] = field(default_factory=Counter)
     num_late_plans: int = 0
     num_outdated_plans: int = 0
     num_refused_plans: int = 0
@@ -63,6 +65,10 @@ class ControlStatistics:
         if round_trip_s is not None:
             self.round_trips_s.append(round_trip_s)
 
+    def add_reasons(self, reasons: Mapping[str, str]) -> None:
+        """Count one plan's flagged sources, condition by source."""
+        self.flagged.update(f"{source}: {condition}" for source, condition in reasons.items())
+
     def add_tick(self, lateness_s: float, *, num_missed: int) -> None:
         """Count the beginning of one control step on the clock."""
         self.lateness_s.append(lateness_s)
@@ -76,6 +82,7 @@ class ControlStatistics:
             "num_continued": self.cases["continued"],
             "num_holds": self.cases["hold"],
             "interventions": dict(self.interventions),
+            "flagged": dict(self.flagged),
             "num_network_calls": self.num_network_calls,
             "network_calls_per_step": self.network_calls_per_step,
             "delay_steps": percentiles(self.delays),

@@ -60,6 +60,15 @@ _header_encoder = msgspec.msgpack.Encoder()
 _header_decoder = msgspec.msgpack.Decoder(_Header)
 
 
+def camera_endpoints(given: object, *, key: str) -> dict[str, str]:
+    """Endpoints by camera as a configuration's `key` gave them; ValueError if it is not a dict."""
+    if given is None:
+        return {}
+    if isinstance(given, dict) and all(isinstance(v, str) for item in given.items() for v in item):
+        return given
+    raise ValueError(f"{key} is {given!r}; expected {key}={{wrist:tcp://127.0.0.1:5600}}")
+
+
 def pack_frame(frame: Frame, *, codec: Codec = "raw", quality: int = JPEG_QUALITY) -> bytes:
     """The bytes of one frame. ValueError unless the image is (H, W, C) uint8 within the limits."""
     image = np.ascontiguousarray(frame.image)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
@@ -18,6 +17,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from deploy import wire
+from deploy.plan_source import PlanAnswer
 from policy.interface import Plan, Request
 from teleop_data.clock import Clock, MonotonicClock
 from teleop_data.schema import Schema
@@ -29,27 +29,6 @@ _MAX_PENDING = 64
 
 class HandshakeError(ConnectionError):
     """The server refused this robot: another wire version, a schema that does not fit, or full."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanAnswer:
-    """A plan as it came from the server.
-
-    Attributes:
-        plan: to be given to the controller.
-        valid_until: first control step at which it may not be executed any more.
-        round_trip_s: from sending the request to reading the answer.
-        source_levels: noise level that each source was given.
-        reasons: why, for the sources above 0.
-        timing: where the server's time went.
-    """
-
-    plan: Plan
-    valid_until: int
-    round_trip_s: float
-    source_levels: dict[str, float]
-    reasons: dict[str, str]
-    timing: wire.Timing
 
 
 class PolicyClient:

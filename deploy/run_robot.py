@@ -26,9 +26,10 @@ from omegaconf.errors import MissingMandatoryValue
 from deploy.control_loop import ControlLoop, LoopLimits
 from deploy.controller import Controller
 from deploy.episode import EpisodeResult, StepRecord
-from deploy.frames import FramePublisher
+from deploy.frames import FramePublisher, camera_endpoints
 from deploy.policy_client import PolicyClient
 from deploy.safety import SafetyLimits
+from deploy.start_gate import StartLimits
 from deploy.stop_signal import stop_on_signal
 from teleop_data.clock import MonotonicClock
 from teleop_data.environment import Environment, Observation
@@ -60,8 +61,8 @@ class RunConfig:
     Attributes:
         task: a node of sim/configs/task; its `environment` names the robot or its simulation.
         server: the policy server's endpoint.
-        publish: endpoint by camera feature at which a simulated robot shows what that camera sees;
-            a relay (forcing-stream source=relay) passes it on.
+        publish: endpoint by camera feature, {name:endpoint, ...}, at which a simulated robot shows
+            what that camera sees; a relay (forcing-stream source=relay) passes it on.
         num_episodes: how many.
         first_seed: seed of the first episode; they count up.
         flag: auto = sources in bad condition are flagged to the policy; none = it believes them.
@@ -72,13 +73,14 @@ class RunConfig:
         patience_s: requests older than this are not worth answering; null = five control steps.
         connect_timeout_s: for the policy server to answer at all.
         start_timeout_s: for the first plan of an episode, which is waited for at rest.
+        source_wait_s: for a source that is missing at the start, at rest.
         max_hold_s: an episode ends after holding without a break for as long.
         output: file for results as JSON, null = none.
     """
 
     task: dict[str, Any] = MISSING
     server: str = "tcp://127.0.0.1:5555"
-    publish: dict[str, str] = field(default_factory=dict)
+    publish: Any = None  # Hydra lets nobody add a key to a typed dict
     num_episodes: int = 10
     first_seed: int = 100_000
     flag: FlagMode = FlagMode.auto
@@ -89,6 +91,7 @@ class RunConfig:
     patience_s: float | None = None
     connect_timeout_s: float = 60.0
     start_timeout_s: float = 30.0
+    source_wait_s: float = 2.0
     max_hold_s: float = 10.0
     output: str | None = None
 
@@ -131,7 +134,7 @@ def run(config: RunConfig) -> list[EpisodeResult]:
         delay=config.delay,
         start_from=config.start_from,
     )
-    publishers = CameraPublishers(config.publish, environment)
+    publishers = CameraPublishers(camera_endpoints(config.publish, key="publish"), environment)
     client = PolicyClient(config.server, schema=environment.schema, patience_s=config.patience_s)
     try:
         client.connect(config.connect_timeout_s)
@@ -140,7 +143,10 @@ def run(config: RunConfig) -> list[EpisodeResult]:
             client,
             controller=controller,
             clock=MonotonicClock(),
-            limits=LoopLimits(start_timeout_s=config.start_timeout_s, max_hold_s=config.max_hold_s),
+            limits=LoopLimits(
+                start=StartLimits(plan_s=config.start_timeout_s, source_s=config.source_wait_s),
+                max_hold_s=config.max_hold_s,
+            ),
             publish=publishers,
         )
         return run_episodes(loop, config, stopped=stop_on_signal())

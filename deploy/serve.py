@@ -1,6 +1,6 @@
 """forcing-serve: serve a trained policy to robots.
 
-    forcing-serve checkpoint=policy/pretrained/pusht_image cameras.img=tcp://127.0.0.1:5600
+    forcing-serve checkpoint=policy/pretrained/pusht_image 'cameras={img:tcp://127.0.0.1:5600}'
 
 Cameras that are named here come from their own processes (forcing-stream); the others come with the
 robot's requests. Ends cleanly on SIGTERM and Ctrl-C.
@@ -19,6 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from deploy.frames import camera_endpoints
 from deploy.inference_session import warm_up
 from deploy.policy_server import PolicyServer
 from deploy.source_condition import ConditionLimits
@@ -47,7 +48,7 @@ class ServeConfig:
         policy: `_target_` and arguments that give the Policy.
         endpoint: where to bind; other machines reach it only if it says so, and there is no
             authentication.
-        cameras: endpoint of the frame stream by camera feature.
+        cameras: endpoint of the frame stream by camera feature, {name:endpoint, ...}.
         condition: when a source stops being believed.
         max_sessions: robots at a time.
         expiry_s: a session that was silent for as long gives its place away when it is needed.
@@ -58,7 +59,7 @@ class ServeConfig:
     inference: str = "rolling"
     policy: dict[str, Any] = MISSING
     endpoint: str = "tcp://127.0.0.1:5555"
-    cameras: dict[str, str] = field(default_factory=dict)
+    cameras: Any = None  # Hydra lets nobody add a key to a typed dict
     condition: ConditionConfig = field(default_factory=ConditionConfig)
     max_sessions: int = 8
     expiry_s: float = 60.0
@@ -73,7 +74,7 @@ def run(config: ServeConfig) -> None:
     server = PolicyServer(
         policy,
         endpoint=config.endpoint,
-        cameras=config.cameras,
+        cameras=camera_endpoints(config.cameras, key="cameras"),
         limits=ConditionLimits(**asdict(config.condition)),
         max_sessions=config.max_sessions,
         expiry_s=config.expiry_s,

@@ -146,6 +146,7 @@ class _DelayedAnswers:
         for due, answer in self._due:
             if due <= step and controller.accept(answer.plan, step):
                 newest = answer
+                controller.statistics.add_reasons(answer.assessment.reasons)
         self._due = [(due, waiting) for due, waiting in self._due if due > step]
         return observation, newest
 

@@ -8,8 +8,9 @@ import pytest
 from deploy.control_loop import ControlLoop, LoopLimits, Ticker
 from deploy.controller import Controller
 from deploy.inference_session import InferenceSession
-from deploy.policy_client import PlanAnswer
+from deploy.plan_source import PlanAnswer
 from deploy.source_condition import Sample
+from deploy.start_gate import StartLimits
 from deploy.wire import Timing
 from teleop_data.clock import ManualClock
 from tests.deploy.planar_environment import PlanarEnvironment
@@ -19,11 +20,15 @@ RATE_HZ = 20.0
 
 
 class LocalSource:
-    """Answers in process, each `latency_s` after its request; silent while `is_away`."""
+    """Answers in process, each `latency_s` after its request; silent while `is_away`.
+
+    Its camera speaks from `camera_from_s` on.
+    """
 
     def __init__(self, policy: TinyPolicy, clock: ManualClock, *, latency_s: float) -> None:
         self.policy, self._clock, self._latency_s = policy, clock, latency_s
         self.is_away = False
+        self.camera_from_s = 0.0
         self.num_resets = 0
         self._waiting: list[tuple[float, PlanAnswer]] = []
 
@@ -36,6 +41,8 @@ class LocalSource:
         if self.is_away:
             return False
         samples = {name: Sample(value=value) for name, value in request.observation.items()}
+        if self._clock.now() < self.camera_from_s:
+            del samples["front"]
         answer = self._session.answer(request, samples, now_s=self._clock.now())
         self._waiting.append(
             (
@@ -166,7 +173,7 @@ def test_the_server_away_means_the_old_plan_then_hold_then_the_newest_again():
 
 
 def test_an_episode_without_a_plan_does_not_begin():
-    loop, environment, source, clock = make_loop(limits=LoopLimits(start_timeout_s=3.0))
+    loop, environment, source, clock = make_loop(limits=LoopLimits(start=StartLimits(plan_s=3.0)))
     source.is_away = True
     result = loop.run_episode(episode=0, seed=1)
     assert (result.ending, result.num_steps) == ("no_plan", 0)
@@ -180,6 +187,27 @@ def test_the_first_plan_is_asked_for_again_with_a_new_reset():
     result = loop.run_episode(episode=0, seed=1)
     assert result.num_steps == 40
     assert source.num_resets == source.policy.num_sessions == 3
+
+
+@pytest.mark.parametrize(
+    ("camera_from_s", "start_s", "num_flagged"), [(0.0, 0.06, 0), (1.0, 1.0, 0), (9.0, 2.0, 40)]
+)
+def test_a_missing_source_is_waited_for_at_rest_and_then_done_without(
+    camera_from_s, start_s, num_flagged
+):
+    loop, environment, source, clock = make_loop()
+    source.camera_from_s = 100.0 + camera_from_s
+    result = loop.run_episode(episode=0, seed=1)
+    assert clock.now() - 39 / RATE_HZ == pytest.approx(100.0 + start_s, abs=0.1)
+    assert len(environment.actions) == 40
+    # the answer to the last request but one is the last that is read
+    assert result.statistics.flagged["front: missing"] == max(0, num_flagged - 1)
+
+
+def test_an_undecided_first_plan_does_not_begin_an_episode():
+    loop, environment, source, _clock = make_loop(num_decided=-2)  # its first slot has level 2 / 9
+    assert loop.run_episode(episode=0, seed=1).ending == "no_plan"
+    assert environment.actions == []
 
 
 def test_holding_for_too_long_ends_the_episode():

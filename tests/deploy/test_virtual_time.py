@@ -141,8 +141,9 @@ def test_a_frozen_picture_is_flagged_after_three_repeats():
 
     policy = TinyPolicy()
     sensing = Sensing(perceive=freeze)
-    run_episode(PlanarEnvironment(max_steps=6), policy, seed=0, sensing=sensing)
+    result = run_episode(PlanarEnvironment(max_steps=6), policy, seed=0, sensing=sensing)
     assert [r.levels["front"] for r in policy.requests] == [0, 0, 0, 1, 1, 1]
+    assert result.statistics.flagged == {"front: frozen": 3}
 
 
 def test_without_an_executable_slot_it_says_so():
