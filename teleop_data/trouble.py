@@ -68,8 +68,8 @@ def is_still(values: np.ndarray, *, feature: Feature, episode_ends: np.ndarray) 
     flat = values.reshape(len(values), -1).astype(np.float64)
     change = changes(values, feature=feature, episode_ends=episode_ends)
     finite = flat[np.isfinite(flat).all(axis=1)]
-    span: np.ndarray = np.ptp(finite, axis=0) if len(finite) else np.zeros(flat.shape[1])
-    still = (change <= STILL_SHARE * span).all(axis=1)
+    span = np.ptp(finite, axis=0) if len(finite) else np.zeros(flat.shape[1])
+    still = np.asarray(np.all(change <= STILL_SHARE * span, axis=1))
     still[np.concatenate([[0], episode_ends[:-1]])] = False
     return still
 
