@@ -21,9 +21,18 @@ from omegaconf import MISSING, OmegaConf
 from policy.checkpoint import ModelDescription
 from policy.training import TrainingSettings, train
 from teleop_data.dataset import WindowDataset
+from teleop_data.parts import Part, with_parts
 from teleop_data.replay_buffer import ReplayBuffer
 from teleop_data.statistics import buffer_statistics
 from teleop_data.windows import split_episodes
+
+
+@dataclass
+class PartConfig:
+    """Entries of a stored feature that stand under a name of their own."""
+
+    feature: str = MISSING
+    entries: list[int] = MISSING
 
 
 @dataclass
@@ -34,6 +43,7 @@ class DataConfig:
         path: a replay buffer.
         features: its features to use; the first ones observed, the action last.
         angles: entries that are angles in rad, by feature, where the store does not say.
+        parts: further features, each some entries of a stored one (see `teleop_data.parts`).
         validation_share: share of episodes held out.
         max_episodes: use only the first so many, None for all.
     """
@@ -41,13 +51,14 @@ class DataConfig:
     path: str = MISSING
     features: list[str] = MISSING
     angles: dict[str, list[int]] = field(default_factory=dict)
+    parts: dict[str, PartConfig] = field(default_factory=dict)
     validation_share: float = 0.02
     max_episodes: int | None = None
 
 
 @dataclass
 class TrainConfig:
-    """The top node of `configs/train.yaml`; `model` and `planning` go to the constructors they name."""
+    """Top node of `configs/train.yaml`; `model` and `planning` go to the constructors they name."""
 
     task: str = ""
     data: DataConfig = field(default_factory=DataConfig)
@@ -70,7 +81,12 @@ def main(config: TrainConfig) -> None:
 
 def run(config: TrainConfig, *, command: str) -> Path:
     """Open the data, describe the model, train; returns the checkpoint's folder."""
-    buffer = ReplayBuffer.open(config.data.path)
+    stored = ReplayBuffer.open(config.data.path)
+    parts = {
+        name: Part(feature=part.feature, entries=tuple(part.entries))
+        for name, part in config.data.parts.items()
+    }
+    buffer = with_parts(stored, parts)
     schema = buffer.schema.select(config.data.features).with_angles(config.data.angles)
     num_episodes = min(buffer.num_episodes, config.data.max_episodes or buffer.num_episodes)
     training, held_out = split_episodes(

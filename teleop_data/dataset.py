@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from teleop_data.replay_buffer import ReplayBuffer, StoredArray
+from teleop_data.parts import Episodes, Rows
 from teleop_data.schema import Schema
 from teleop_data.windows import rows_of_episodes, window_indices
 
@@ -34,7 +34,7 @@ class WindowDataset:
 
     def __init__(
         self,
-        buffer: ReplayBuffer,
+        buffer: Episodes,
         *,
         schema: Schema,
         episodes: np.ndarray,
@@ -54,7 +54,7 @@ class WindowDataset:
         self.schema, self.context, self.horizon = schema, context, horizon
         self._ends, self._starts = buffer.episode_ends, buffer.episode_starts
         self._rows, self._owners = rows_of_episodes(episodes, episode_ends=self._ends)
-        self._arrays: dict[str, np.ndarray | StoredArray] = {}
+        self._arrays: dict[str, np.ndarray | Rows] = {}
         for feature in (*schema.observed, schema.action):
             array = buffer[feature.name]
             if feature.role == "camera":

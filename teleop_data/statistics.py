@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from teleop_data.dataset import check_episode_finite
-from teleop_data.replay_buffer import ReplayBuffer
+from teleop_data.parts import Episodes
 
 NUM_BINS = 4096
 BLOCK_FRAMES = 16  # camera frames counted at once: 40 MB a channel at 640x480
@@ -120,7 +120,7 @@ def summarize_bytes(blocks: Iterable[np.ndarray]) -> FeatureStatistics:
 
 
 def buffer_statistics(
-    buffer: ReplayBuffer, *, names: Iterable[str], episodes: np.ndarray, camera_stride: int = 8
+    buffer: Episodes, *, names: Iterable[str], episodes: np.ndarray, camera_stride: int = 8
 ) -> dict[str, FeatureStatistics]:
     """Statistics of the named features over `episodes` only, one episode in memory at a time.
 
@@ -142,9 +142,7 @@ def buffer_statistics(
     return statistics
 
 
-def _episode_blocks(
-    buffer: ReplayBuffer, name: str, *, episodes: np.ndarray
-) -> Iterator[np.ndarray]:
+def _episode_blocks(buffer: Episodes, name: str, *, episodes: np.ndarray) -> Iterator[np.ndarray]:
     """(T, D) of one episode after the other."""
     for episode in episodes:
         start, end = int(buffer.episode_starts[episode]), int(buffer.episode_ends[episode])
@@ -154,7 +152,7 @@ def _episode_blocks(
 
 
 def _camera_blocks(
-    buffer: ReplayBuffer, name: str, *, episodes: np.ndarray, stride: int
+    buffer: Episodes, name: str, *, episodes: np.ndarray, stride: int
 ) -> Iterator[np.ndarray]:
     """(n, H, W, C) every `stride`-th frame of one episode after the other, a block at a time."""
     array, block = buffer[name], stride * BLOCK_FRAMES
