@@ -103,7 +103,7 @@ class WindowDataset:
         return array[unique][inverse.reshape(rows.shape)]
 
 
-def _read_rows(array: StoredArray, rows: np.ndarray) -> np.ndarray:
+def _read_rows(array: Rows, rows: np.ndarray) -> np.ndarray:
     """(N, ...) the array with the sorted `rows` read and the others left zero.
 
     Rows left zero take no memory: the system gives a page when it is first written.

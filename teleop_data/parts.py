@@ -1,7 +1,7 @@
 """Parts: some entries of a stored feature under a name of their own.
 
-A store may keep in one array what a policy must see in part: Push-T's `state` holds the agent, which
-a robot knows, and the block, which only the camera may tell.
+A store may keep in one array what a policy must see in part: Push-T's `state` holds the agent,
+which a robot knows, and the block, which only the camera may tell.
 """
 
 from __future__ import annotations
