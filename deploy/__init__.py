@@ -8,11 +8,12 @@
 `wire` and `frames` say what travels. `policy_server` keeps the sockets, `inference_worker` the
 thread with the policy, `mailbox` the newest request between them, and `inference_session` one
 episode: `source_condition` turns a source that is missing, stale, frozen or covered into a noise
-level. On the robot's side `policy_client` stands in for the policy, `controller` decides one
-control step (newest plan, old plan continued, or hold), and `safety` has the last word. Two drivers
-share that controller: `control_loop` on a wall clock, `virtual_time` in process with an injected
-delay. `latency`, `control_statistics` and `episode` say what happened.
+level. On the robot's side `policy_client` stands in for the policy (as any `plan_source` may),
+`controller` decides one control step (newest plan from the `action_queue`, old plan continued, or
+hold), and `safety` has the last word. Two drivers share that controller: `control_loop` on a wall
+clock, behind a `start_gate` that waits for the first plan at rest, and `virtual_time` in process
+with an injected delay. `latency`, `control_statistics` and `episode` say what happened.
 
-Entry points: `serve` (policy server), `stream_cameras` (a camera process), `run_robot` (the robot's
-loop). What the robot's side imports knows neither torch, Hydra, zarr, lerobot nor robomimic.
+Entry points: `serve` (policy server), `stream_cameras` (a camera process, fed by one of
+`camera_sources`), `run_robot` (the robot's loop); `stop_signal` ends them. What the robot's side imports knows neither torch, Hydra, zarr, lerobot nor robomimic.
 """

@@ -73,7 +73,8 @@ class Recording:
             raise ValueError(f"{camera!r} in {path} is no camera; its cameras are {names}")
         if not 0 <= episode < buffer.num_episodes:
             raise ValueError(f"no episode {episode} in {path}; it has {buffer.num_episodes}")
-        self._images = buffer.episode(episode)[camera]
+        steps = slice(int(buffer.episode_starts[episode]), int(buffer.episode_ends[episode]))
+        self._images = buffer[camera][steps]
         self._clock, self._num_read = clock or MonotonicClock(), 0
 
     def read(self) -> Picture:
