@@ -15,5 +15,6 @@ clock, behind a `start_gate` that waits for the first plan at rest, and `virtual
 with an injected delay. `latency`, `control_statistics` and `episode` say what happened.
 
 Entry points: `serve` (policy server), `stream_cameras` (a camera process, fed by one of
-`camera_sources`), `run_robot` (the robot's loop); `stop_signal` ends them. What the robot's side imports knows neither torch, Hydra, zarr, lerobot nor robomimic.
+`camera_sources`), `run_robot` (the robot's loop); `stop_signal` ends them. What the robot's side
+imports knows neither torch, Hydra, zarr, lerobot nor robomimic.
 """
