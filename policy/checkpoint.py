@@ -117,7 +117,7 @@ def _read_json(path: Path) -> Any:
 
 
 class LoadedPolicy:
-    """A checkpoint ready to act: `policy.interface.Policy`, and lock-step batches for evaluation."""
+    """A checkpoint ready to act: a `policy.interface.Policy`, and lock-step batches of episodes."""
 
     def __init__(self, model: DiffusionForcing, planning: Planning) -> None:
         self.model, self.planning = model.eval(), planning
@@ -177,8 +177,9 @@ def merge(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
     merged = dict(node)
     for key, value in overrides.items():
         inner = merged.get(key)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(inner, value) if both else value
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = merge(inner, value)
+        merged[key] = value
     return merged
 
 

@@ -72,7 +72,8 @@ def build_model(
         if not config.get("camera"):
             raise ValueError(f"schema has camera {feature.name!r}; choose a model with a camera")
         description = build(config["camera"])
-        cameras[feature.name] = CameraEncoder(**description, image_size=feature.shape[:2])
+        height, width, _ = feature.shape
+        cameras[feature.name] = CameraEncoder(**description, image_size=(height, width))
     sizes = [
         cameras[f.name].feature_size if f.role == "camera" else normalizers[f.name].normalized_size
         for f in schema.observed

@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -27,6 +27,8 @@ MAX_FREQUENCY_STEPS = 1000.0  # longest rotary wavelength is about 2 pi times th
 
 class LevelEmbedding(nn.Module):
     """Noise levels (...) in [0, 1] -> (..., E): sinusoids of 1000 k and a small MLP."""
+
+    frequencies: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -92,20 +94,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
 
 
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, T, D) -> (B, heads, T, head_size)."""
+    return rearrange(x, "b t (n d) -> b n t d", n=heads)
+
+
 class Block(nn.Module):
     """Self-attention and MLP over tokens; may also attend to keys and values from elsewhere."""
 
     def __init__(self, *, width: int, heads: int, level_size: int, expansion: int) -> None:
         super().__init__()
-        self.heads, self.head_size = heads, width // heads
+        self.heads = heads
         self.modulation = Modulation(level_size, width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.mlp = FeedForward(width, expansion)
-
-    def split_heads(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, heads, T, head_size)."""
-        return rearrange(x, "b t (n d) -> b n t d", n=self.heads)
 
     def forward(
         self,
@@ -126,7 +129,8 @@ class Block(nn.Module):
             extra: keys, already rotated, and values, each (B, heads, T', head_size), put first.
         """
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = self.modulation(level)
-        q, k, v = map(self.split_heads, self.qkv(modulate(x, shift, scale)).chunk(3, dim=-1))
+        qkv = self.qkv(modulate(x, shift, scale)).chunk(3, dim=-1)
+        q, k, v = (split_heads(part, self.heads) for part in qkv)
         q, k = rotate(q, angles), rotate(k, angles)
         keys = k if extra is None else torch.cat([extra[0], k], dim=2)
         values = v if extra is None else torch.cat([extra[1], v], dim=2)
@@ -178,7 +182,8 @@ class Denoiser(nn.Module):
         if width % (2 * heads):
             raise ValueError(f"width {width} must be a multiple of twice the heads, 2 x {heads}")
         sizes = {"width": width, "heads": heads, "level_size": level_size, "expansion": expansion}
-        self.memory, self.num_sources, self.width = memory, len(source_sizes), width
+        self.memory, self.source_sizes = memory, list(source_sizes)
+        self.width, self.heads, self.head_size = width, heads, width // heads
         self.inputs = nn.ModuleList(nn.Linear(size, width) for size in source_sizes)
         self.source = nn.Parameter(0.5 * torch.randn(len(source_sizes), width))
         self.context_level, self.plan_level = LevelEmbedding(level_size), LevelEmbedding(level_size)
@@ -231,14 +236,14 @@ class Denoiser(nn.Module):
         distance = steps.unsqueeze(-1) - seen.unsqueeze(1)  # (1, N, N' + N)
         mask = ((distance >= 0) & (distance < self.memory)).unsqueeze(1)
         level, x, own = self.context_level(levels), tokens, []
-        angles = rotary_angles(steps, self.plan_blocks[0].head_size)
+        angles = rotary_angles(steps, self.head_size)
         for i, block in enumerate(self.context_blocks):
             x, kv = block(x, level, angles, mask=mask, extra=past[i] if past else None)
             own.append(kv)
         x = F.layer_norm(x, (self.width,))
         layers = []
-        for read, block in zip(self.read, self.plan_blocks, strict=True):
-            key, value = map(block.split_heads, read(x).chunk(2, dim=-1))
+        for read in self.read:
+            key, value = (split_heads(part, self.heads) for part in read(x).chunk(2, dim=-1))
             layers.append((rotate(key, angles), value))
         return Context(layers, steps), own
 
@@ -272,7 +277,7 @@ class Denoiser(nn.Module):
         mask: Tensor | None,
     ) -> Tensor:
         level = self.plan_level(levels)
-        angles = rotary_angles(steps, self.plan_blocks[0].head_size)
+        angles = rotary_angles(steps, self.head_size)
         x = self.plan_input(plan)
         for block, kv in zip(self.plan_blocks, layers, strict=True):
             x, _ = block(x, level, angles, mask=mask, extra=kv)

@@ -29,7 +29,7 @@ class History:
         self, model: DiffusionForcing, *, batch: int, draw_noise: DrawNoise, cached: bool = True
     ) -> None:
         self._model, self._batch, self._draw, self._cached = model, batch, draw_noise, cached
-        self._sizes = [linear.in_features for linear in model.denoiser.inputs]  # F_s
+        self._sizes = model.denoiser.source_sizes  # F_s
         self._tokens: list[
             tuple[int, list[Tensor], Tensor]
         ] = []  # uncached: step, features, levels
@@ -93,11 +93,11 @@ class History:
             tokens, levels.flatten(1), steps, past=self._past, past_steps=self._steps
         )
         keep = denoiser.memory * len(noisy)
-        if self._past is None or self._context is None:
+        if self._past is None or self._steps is None or self._context is None:
             self._past, self._context, self._steps = own, new, steps
             return
         self._past = [_join(old, pair, keep) for old, pair in zip(self._past, own, strict=True)]
-        self._steps = torch.cat([self._steps, steps], dim=1)[:, -keep:]  # type: ignore[list-item]
+        self._steps = torch.cat([self._steps, steps], dim=1)[:, -keep:]
         layers = [
             _join(old, pair, keep)
             for old, pair in zip(self._context.layers, new.layers, strict=True)

@@ -1,8 +1,8 @@
 """Inference: the state of running episodes (history, plan, generators), and a policy's sessions.
 
-`LockStep` carries B episodes together, as an evaluation wants them; a `PolicySession` is one episode
-behind the interface that deployment talks to. Every episode draws from a generator of its own, so
-its result does not depend on who runs beside it.
+`LockStep` carries B episodes together, as an evaluation wants them; a `PolicySession` is one
+episode behind the interface that deployment talks to. Every episode draws from a generator of its
+own, so its result does not depend on who runs beside it.
 
 B episodes, S observed sources, H horizon, A action size.
 """
@@ -139,7 +139,7 @@ class LockStep:
 
 
 def _action_before(step: int, now: int, actions: Tensor) -> Tensor | None:
-    """(B, A) action executed just before `step`, if `actions` (B, n, A), ending at now-1, has it."""
+    """(B, A) action executed just before `step`, if `actions` (B, n, A), up to now-1, has it."""
     position = actions.shape[1] - 1 - (now - step)
     return actions[:, position] if 0 <= position < actions.shape[1] else None
 

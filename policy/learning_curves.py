@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from policy.diffusion_forcing import LossTerms
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend comes first
+import matplotlib.pyplot as plt  # the backend comes first
 
 NUM_BINS = 10  # of noise levels, for the error by level
 

@@ -77,7 +77,7 @@ def fused_snr(signal: Tensor, clipped: Tensor, *, gamma: float) -> tuple[Tensor,
 
 
 class FusedSnr:
-    """Diffusion Forcing's fused SNR weight (its code, `models/diffusion.py`), for each prediction."""
+    """Diffusion Forcing's fused SNR weight (as in its code), for each prediction type."""
 
     def __init__(self, prediction: Prediction, cap: float = 5.0, gamma: float = 0.9) -> None:
         self.prediction, self.cap, self.gamma = prediction, cap, gamma

@@ -1,4 +1,4 @@
-"""The noise levels that training draws: a named mixture for the plan, a rule per source for context.
+"""The noise levels that training draws: a mixture for the plan, a rule per source for the context.
 
     staircase  |0 0 0 .1 .4 .4 .4 1|   as the rolling sampler visits it, at a random phase
     shared     |.7 .7 .7 .7 .7 .7 .7|   chunk sampling, cold start
@@ -151,7 +151,7 @@ class ContextRule:
         return torch.where(is_all, self._outage(batch, context, 1, generator), levels)
 
     def _outage(self, batch: int, context: int, sources: int, generator: Generator) -> Tensor:
-        """(batch, context, sources) 1 inside one stretch, else 0. A stretch may reach the present."""
+        """(batch, context, sources) 1 inside one stretch, which may reach the present, else 0."""
         start = torch.randint(1 - context, context, (batch, 1, sources), generator=generator)
         u = torch.rand(batch, 1, sources, generator=generator).clamp(1e-6, 1 - 1e-6)
         keep = torch.tensor(1 - 1 / max(self.mean_outage, 1.0001))

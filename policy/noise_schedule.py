@@ -161,7 +161,7 @@ def to_clean(
 
 
 def to_noise(schedule: NoiseSchedule, *, clean: Tensor, x_k: Tensor, k: Tensor) -> Tensor:
-    """The noise that x_k and a clean value imply, (..., D); zero at k = 0, where it is undefined."""
+    """The noise that x_k and a clean value imply, (..., D); 0 at k = 0, where none is defined."""
     alpha, sigma = schedule.alpha(k).unsqueeze(-1), schedule.sigma(k).unsqueeze(-1)
     noise = (x_k - alpha * clean) / sigma.clamp(min=1e-12)
     return torch.where(sigma > 0, noise, torch.zeros_like(noise))

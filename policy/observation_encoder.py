@@ -10,7 +10,7 @@ B batch, W context steps, C H W image, F feature size.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Generator, Tensor, nn
 
@@ -61,7 +61,7 @@ class SmallCnn(nn.Sequential):
 
 
 class ResNet18(nn.Module):
-    """torchvision's ResNet-18 without its head, GroupNorm for BatchNorm (which breaks under EMA)."""
+    """torchvision's ResNet-18, headless, with GroupNorm for BatchNorm (which breaks under EMA)."""
 
     out_channels = 512
 

@@ -97,7 +97,7 @@ def shift(plan: PlanState, step: int, draw: DrawSlots) -> PlanState:
 def whole_plan(
     old: PlanState | None, *, step: int, delay: int, num_calls: int, tools: Tools
 ) -> PlanState:
-    """Denoise all slots together from pure noise, behind the first `delay` slots of the old plan."""
+    """Denoise all slots together from pure noise, behind the old plan's first `delay` slots."""
     matrix = full_sequence(num_calls, tools.horizon)
     x = tools.draw(tools.horizon)
     if old is not None and delay > 0:

@@ -20,7 +20,7 @@ import numpy as np
 def scheduling_matrix(
     num_levels: int, num_tokens: int, *, uncertainty_scale: float = 0.0
 ) -> np.ndarray:
-    """K[m, t] = clip(S + floor(t u) - m, 0, S) / S (Diffusion Forcing, appendix; code `_generate_*`).
+    """K[m, t] = clip(S + floor(t u) - m, 0, S) / S (Diffusion Forcing, appendix and code).
 
     Args:
         num_levels: S, levels from pure noise to clean.
@@ -98,7 +98,7 @@ class Staircase:
             raise ValueError(f"last_level lies in (0, 1], got {self.last_level}")
 
     def levels(self, horizon: int, *, step: int) -> np.ndarray:
-        """(H,) levels before the call at control step `step`, which fixes where the blocks begin."""
+        """(H,) levels before the call at control step `step`, which fixes where blocks begin."""
         return self._levels_at(np.arange(horizon), step=step)
 
     def targets(self, horizon: int, *, step: int) -> np.ndarray:

@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from policy.checkpoint import ModelDescription, save_checkpoint
@@ -25,9 +26,11 @@ from policy.learning_curves import LearningCurves
 from policy.training_state import load_training_state, save_training_state
 from teleop_data.dataset import Batch, WindowDataset, batch_indices
 
+Parameters = tuple[Tensor, ...] | list[Tensor]
+
 
 class NonFiniteLossError(RuntimeError):
-    """The loss is not finite; the message names the step and the episodes of that batch."""
+    """Loss or gradient is not finite; the message names the step and that batch's episodes."""
 
 
 @dataclass(kw_only=True)  # not frozen: Hydra makes frozen nodes read-only
@@ -74,13 +77,12 @@ def learning_rate_at(step: int, settings: TrainingSettings) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def averaging(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+def averaging(decay: float) -> Callable[[Parameters, Parameters, Tensor | int], None]:
     """EMA update for `AveragedModel`, with decay min(decay, (1 + n) / (10 + n)) at update n."""
 
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
+    def update(averaged: Parameters, current: Parameters, num_averaged: Tensor | int) -> None:
         n = int(num_averaged)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, num_averaged)
 
     return update
 
@@ -107,61 +109,116 @@ def train(
 
     Returns:
         The folder of the newest checkpoint, `output_dir/checkpoint`.
+
+    Raises:
+        NonFiniteLossError: a loss or its gradient is not finite.
+        ValueError: the saved state is broken or belongs to another model.
     """
-    if settings.num_threads:
-        torch.set_num_threads(settings.num_threads)
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
-    torch.manual_seed(settings.seed)
-    model = description.build()
-    ema = AveragedModel(model, multi_avg_fn=averaging(settings.ema_decay))
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate,
-        betas=(0.9, settings.beta2),
-        weight_decay=settings.weight_decay,
-    )
-    first_step = load_training_state(output_dir / "training_state", model, ema, optimizer)
-    if settings.compile:
-        model.denoiser.compile_stacks()
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    ema.to(accelerator.device)
+    run = _Run(description, settings=settings, output_dir=output_dir, provenance=provenance)
     last_step = min(settings.num_steps, stop_at or settings.num_steps)
-    is_main = accelerator.is_main_process
-    curves = LearningCurves(output_dir, first_step=first_step) if is_main else None
-    bar = tqdm(range(first_step, last_step), initial=first_step, total=settings.num_steps, unit="step",
-               disable=not is_main, mininterval=1.0)  # fmt: skip
+    curves = LearningCurves(output_dir, first_step=run.first_step) if run.is_main else None
+    bar = tqdm(
+        range(run.first_step, last_step),
+        initial=run.first_step,
+        total=settings.num_steps,
+        unit="step",
+        disable=not run.is_main,
+        mininterval=1.0,
+    )
     for step in bar:
-        batch = batch_of_step(dataset, settings, step, accelerator)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, settings)
-        generator = step_generator(settings.seed, step, accelerator.process_index)
-        with accelerator.autocast():
-            terms = wrapped(to_tensors(batch, accelerator.device), generator=generator)
-        refuse_non_finite(terms, step=step, batch=batch)
-        optimizer.zero_grad()
-        accelerator.backward(terms.loss)
-        norm = accelerator.clip_grad_norm_(wrapped.parameters(), settings.max_gradient_norm)
-        optimizer.step()
-        ema.update_parameters(accelerator.unwrap_model(wrapped))
+        terms, norm = run.optimize(dataset, step)
         done = step + 1
         if curves is None:
             continue
         curves.add(terms)
-        if done % settings.log_every == 0 or done == last_step:
+        if _is_due(done, settings.log_every, last_step):
             rate = learning_rate_at(step, settings)
             bar.set_postfix(curves.log(done, learning_rate=rate, gradient_norm=float(norm)))
-        if validation is not None and (done % settings.validate_every == 0 or done == last_step):
-            curves.log_validation(done, validate(ema.module, validation, settings))
-        if done % settings.save_every == 0 or done == last_step:
-            save_checkpoint(
-                output_dir / "checkpoint", description, ema.module.state_dict(),
-                provenance={**provenance, "step": done},
-            )  # fmt: skip
-            state = accelerator.unwrap_model(wrapped), ema, optimizer
-            save_training_state(output_dir / "training_state", done, *state)
+        if validation is not None and _is_due(done, settings.validate_every, last_step):
+            curves.log_validation(done, validate(run.averaged_model, validation, settings))
+        if _is_due(done, settings.save_every, last_step):
+            run.save(done)
     if curves is not None:
         curves.close()
     return output_dir / "checkpoint"
+
+
+def _is_due(done: int, every: int, last_step: int) -> bool:
+    return done % every == 0 or done == last_step
+
+
+class _Run:
+    """What a training run carries from step to step: model, its average, optimizer."""
+
+    def __init__(
+        self,
+        description: ModelDescription,
+        *,
+        settings: TrainingSettings,
+        output_dir: Path,
+        provenance: dict,
+    ) -> None:
+        self._description, self._settings = description, settings
+        self._output_dir, self._provenance = output_dir, provenance
+        if settings.num_threads:
+            torch.set_num_threads(settings.num_threads)
+        self._accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+        torch.manual_seed(settings.seed)
+        self._model = description.build()
+        self._average = AveragedModel(self._model, multi_avg_fn=averaging(settings.ema_decay))
+        optimizer = torch.optim.AdamW(
+            self._model.parameters(),
+            lr=settings.learning_rate,
+            betas=(0.9, settings.beta2),
+            weight_decay=settings.weight_decay,
+        )
+        state = self._model, self._average, optimizer
+        self.first_step = load_training_state(output_dir / "training_state", *state)
+        if settings.compile:
+            self._model.denoiser.compile_stacks()
+        self._wrapped, self._optimizer = self._accelerator.prepare(self._model, optimizer)
+        self._average.to(self._accelerator.device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self._accelerator.is_main_process
+
+    @property
+    def averaged_model(self) -> DiffusionForcing:
+        """The EMA's model, which is validated and saved."""
+        return cast(DiffusionForcing, self._average.module)
+
+    def optimize(self, dataset: WindowDataset, step: int) -> tuple[LossTerms, Tensor]:
+        """One optimizer step; its loss terms, and the gradient's norm before clipping."""
+        accelerator, settings = self._accelerator, self._settings
+        batch = batch_of_step(dataset, settings, step, accelerator)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, settings)
+        generator = step_generator(settings.seed, step, accelerator.process_index)
+        with accelerator.autocast():
+            terms = self._wrapped(to_tensors(batch, accelerator.device), generator=generator)
+        refuse_non_finite(terms.loss, "loss", step=step, batch=batch)
+        self._optimizer.zero_grad()
+        accelerator.backward(terms.loss)
+        parameters = self._wrapped.parameters()
+        norm = torch.as_tensor(accelerator.clip_grad_norm_(parameters, settings.max_gradient_norm))
+        refuse_non_finite(norm, "gradient norm", step=step, batch=batch)
+        self._optimizer.step()
+        self._average.update_parameters(accelerator.unwrap_model(self._wrapped))
+        return terms, norm
+
+    def save(self, done: int) -> None:
+        """Write the checkpoint and what a resumed run needs, after `done` steps."""
+        save_checkpoint(
+            self._output_dir / "checkpoint",
+            self._description,
+            self._average.module.state_dict(),
+            provenance={**self._provenance, "step": done},
+        )
+        save_training_state(
+            self._output_dir / "training_state", done, self._model, self._average, self._optimizer
+        )
 
 
 def batch_of_step(
@@ -179,12 +236,12 @@ def to_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
 
 
-def refuse_non_finite(terms: LossTerms, *, step: int, batch: Batch) -> None:
-    """Raise before a broken loss reaches the weights."""
-    if not bool(torch.isfinite(terms.loss)):
+def refuse_non_finite(value: Tensor, name: str, *, step: int, batch: Batch) -> None:
+    """Raise before a broken loss or gradient reaches the weights."""
+    if not bool(torch.isfinite(value)):
         episodes = sorted(set(batch["episode"].tolist()))
         raise NonFiniteLossError(
-            f"loss {float(terms.loss)} at step {step}, with windows of episodes {episodes}; the "
+            f"{name} {float(value)} at step {step}, with windows of episodes {episodes}; the "
             f"last saved state is unharmed: lower the learning rate, or look at these episodes"
         )
 
