@@ -80,6 +80,8 @@ def run(config: ServeConfig) -> None:
         expiry_s=config.expiry_s,
     )
     stop_on_signal(server.stop)
+    if not server.endpoint.startswith(("tcp://127.", "ipc://")):
+        logger.warning("%s: whoever reaches this port can use the policy", server.endpoint)
     # whoever started this process on a free port reads it here
     print(f"policy server at {server.endpoint}", flush=True)
     logger.info("observes %s", [feature.name for feature in policy.schema.observed])
