@@ -7,10 +7,12 @@ inside and needs neither network nor server.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from deploy.report_html import to_html
@@ -50,14 +52,14 @@ class ReportContent:
         title: its headline.
         introduction: a paragraph.
         evaluations: folders that `forcing-evaluate` wrote.
-        live: files that `forcing-run` wrote, by name of the run.
+        live: files that `forcing-run` wrote, by name of the condition.
         pictures: further pictures by caption, such as learning curves.
     """
 
     title: str
     introduction: str = ""
     evaluations: Sequence[Path] = ()
-    live: Mapping[str, Path] = field(default_factory=dict)
+    live: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     pictures: Mapping[str, Path] = field(default_factory=dict)
 
 
@@ -79,7 +81,7 @@ def write_report(folder: Path, content: ReportContent) -> Path:
         draw_success(results, folder / "success.png")
         lines += ["![success by condition](success.png)", ""]
     if content.live:
-        rows = [live_row(name, read_results(path)) for name, path in content.live.items()]
+        rows = [live_row(name, _episodes(paths)) for name, paths in content.live.items()]
         lines += ["## Over sockets, in real time", ""]
         lines += markdown_table(LIVE_HEAD, rows)
     for caption, path in content.pictures.items():
@@ -135,27 +137,24 @@ def evaluation_row(results: Results) -> list[str]:
     ]
 
 
-def live_row(name: str, results: Results) -> list[str]:
+def live_row(name: str, episodes: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line of the table under `LIVE_HEAD`: sums over the episodes, the worst of the delays."""
-    statistics = [episode["statistics"] for episode in results["episodes"]]
-    num = len(statistics)
+    statistics = [episode["statistics"] for episode in episodes]
 
     def total(key: str) -> str:
         return str(sum(row[key] for row in statistics))
 
-    successes = sum(bool(episode["success"]) for episode in results["episodes"])
-    delay = max((row["delay_steps"]["p99"] for row in statistics), default=float("nan"))
-    answers = sorted(row["round_trip_s"]["p50"] for row in statistics)
-    answer_ms = 1000 * answers[num // 2] if num else float("nan")
+    delays = [row["delay_steps"]["p99"] for row in statistics]
+    answers_s = [row["round_trip_s"]["p50"] for row in statistics]
     return [
         name,
-        str(num),
-        f"{successes} of {num}",
+        str(len(episodes)),
+        f"{sum(bool(episode['success']) for episode in episodes)} of {len(episodes)}",
         total("num_newest"),
         total("num_continued"),
         total("num_holds"),
-        f"{delay:.0f} steps",
-        f"{answer_ms:.0f} ms",
+        f"{max(delays, default=math.nan):.0f} steps",
+        f"{1000 * (median(answers_s) if answers_s else math.nan):.0f} ms",
     ]
 
 
@@ -193,6 +192,11 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
     """Lines of a table, ended by an empty one."""
     lines = [" | ".join(("", *cells, "")).strip() for cells in (head, *rows)]
     return [lines[0], "|" + " --- |" * len(head), *lines[1:], ""]
+
+
+def _episodes(paths: Sequence[Path]) -> list[Mapping[str, Any]]:
+    """The rows of all episodes in some results files."""
+    return [episode for path in paths for episode in read_results(path)["episodes"]]
 
 
 def _films(evaluations: Sequence[Path], results: Sequence[Results], folder: Path) -> list[str]:
