@@ -80,10 +80,11 @@ def assert_first_episodes(buffer: ReplayBuffer, lengths: tuple[int, ...]) -> Non
             np.testing.assert_array_equal(buffer.episode(seed)[name], values)
 
 
+@pytest.mark.timeout(600)  # a dozen processes, on a machine that may be busy with training
 def test_killed_at_every_file_of_an_append(tmp_path: Path) -> None:
     write_store(tmp_path / "whole", lengths=LENGTHS[:3])
     command = [sys.executable, "-c", DIES_AT_EVERY_MOVE, str(tmp_path / "whole")]
-    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=100)
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=500)
     *killed, survivor = sorted(tmp_path.glob("killed_at_*"))
     assert_first_episodes(ReplayBuffer.open(survivor), LENGTHS)
     assert len(killed) >= 2 * len(SCHEMA.features) + 2  # metadata and shard each, attributes, ends
