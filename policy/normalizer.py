@@ -70,7 +70,8 @@ def _offset_and_scale(
     statistics: FeatureStatistics, scaling: Scaling
 ) -> tuple[np.ndarray, np.ndarray]:
     if scaling == "standard":
-        return statistics.mean, np.maximum(statistics.std, SMALLEST_SCALE)
+        std = statistics.std
+        return statistics.mean, np.where(std > SMALLEST_SCALE, std, 1.0)
     ends = {
         "range": (statistics.minimum, statistics.maximum),
         "quantile": (statistics.q01, statistics.q99),
