@@ -73,7 +73,7 @@ def test_the_command_line_end_to_end(checkpoint: str, tmp_path: Path):
     arguments = [
         f"checkpoint={checkpoint}",
         "inference=chunk",
-        "planning.execution_horizon=3",
+        "+planning.execution_horizon=3",
         "num_episodes=2",
         "first_seed=70",
         "perturbation=black",

@@ -141,7 +141,8 @@ def test_a_report_holds_tables_pictures_and_films(tmp_path: Path):
     assert "| healthy | 1 | 1 of 1 | 9 | 2 | 1 | 1 steps | 10 ms |" in markdown
     for name in re.findall(r"\]\(([^)]+)\)", markdown):
         assert (tmp_path / "out" / name).exists(), name
-    assert Image.open(tmp_path / "out" / "success.png").size[0] > 300
+    with Image.open(tmp_path / "out" / "success.png") as picture:
+        assert picture.size[0] > 300
     page = html.read_text()
     assert "<title>A &lt;title&gt;</title>" in page
     assert "Words &amp; words." in page

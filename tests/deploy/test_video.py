@@ -159,7 +159,8 @@ def test_the_level_picture_is_a_picture(tmp_path: Path):
     for step in range(6):
         history.add(step, plan_levels=np.linspace(0, 1, 8), source_levels={})
     draw_levels(history, tmp_path / "levels.png")
-    assert np.asarray(Image.open(tmp_path / "levels.png").convert("RGB")).std() > 10
+    with Image.open(tmp_path / "levels.png") as picture:
+        assert np.asarray(picture.convert("RGB")).std() > 10
 
 
 def test_a_film_without_a_step_says_so(tmp_path: Path):
