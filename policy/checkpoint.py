@@ -161,7 +161,10 @@ def load_policy(
     if schema is not None:
         check_schema(description.schema, offered=schema)
     planning = build(merge(description.planning[inference], overrides))
-    model = description.build()
+    try:
+        model = description.build()
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} describes no model that exists: {error}") from error
     path = Path(folder) / "model.safetensors"
     try:
         model.load_state_dict(load_file(path))

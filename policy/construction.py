@@ -1,7 +1,8 @@
 """From a plain nested dict (a checkpoint's `config.json`, or a composed YAML) to a model.
 
-A node with `_target_` names a class of this package and its arguments; nothing outside the package
-can be named, so a config from elsewhere cannot run code. Needs no Hydra.
+A node with `_target_` names a class of this package and its arguments; neither a function nor
+anything outside the package can be named, so a config from elsewhere cannot run code. Needs no
+Hydra.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ def build(node: Any) -> Any:
     """Instantiate `_target_` nodes inside dicts and lists, inner ones first; the rest stays.
 
     Raises:
-        ValueError: a target outside this package, or one that does not exist or refuses its
-            arguments; the message names it.
+        ValueError: a target outside this package, or one that is no class of the module it names
+            or refuses its arguments; the message names it.
     """
     if isinstance(node, Mapping):
         arguments = {key: build(value) for key, value in node.items() if key != "_target_"}
@@ -43,6 +44,8 @@ def _call(target: str, arguments: dict[str, Any]) -> Any:
         constructor = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"no such _target_: {target!r} ({error})") from error
+    if not isinstance(constructor, type) or constructor.__module__ != module_name:
+        raise ValueError(f"_target_ {target!r} is not a class of the module {module_name!r}")
     try:
         return constructor(**arguments)
     except TypeError as error:
@@ -63,9 +66,14 @@ def build_model(
     known = {"horizon", "context", "scaling", "denoiser", "method", "camera"}
     if set(config) - known:
         raise ValueError(f"unknown model keys {sorted(set(config) - known)}; have {sorted(known)}")
+    if missing := {"horizon", "context", "denoiser"} - set(config):
+        raise ValueError(f"the model's description lacks {sorted(missing)}")
+    low_dim = schema.with_role("state", "action")
+    if missing := {feature.name for feature in low_dim} - set(statistics):
+        raise ValueError(f"no statistics of {sorted(missing)}; have {sorted(statistics)}")
     normalizers = {
         f.name: Normalizer(f, statistics[f.name], scaling=config.get("scaling", "range"))
-        for f in schema.with_role("state", "action")
+        for f in low_dim
     }
     cameras: dict[str, CameraEncoder] = {}
     for feature in schema.with_role("camera"):
