@@ -112,7 +112,8 @@ def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
         if points:
             left.plot(*zip(*points, strict=True), label=label)
     left.set(xlabel="step", ylabel="weighted loss", yscale="log", title="Learning curve")
-    left.legend()
+    if left.lines:
+        left.legend()
     last = next((row["error_at_level"] for row in reversed(rows) if "error_at_level" in row), {})
     right.plot([float(level) for level in last], list(last.values()), marker="o")
     right.set(xlabel="noise level of the action token", ylabel="mean squared error, unit scale",

@@ -198,7 +198,7 @@ class _Run:
         generator = step_generator(settings.seed, step, accelerator.process_index)
         with accelerator.autocast():
             terms = self._wrapped(to_tensors(batch, accelerator.device), generator=generator)
-        refuse_non_finite(terms.loss, "loss", step=step, batch=batch)
+        refuse_non_finite(terms.loss.detach(), "loss", step=step, batch=batch)
         self._optimizer.zero_grad()
         accelerator.backward(terms.loss)
         parameters = self._wrapped.parameters()

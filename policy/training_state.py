@@ -59,7 +59,7 @@ def load_training_state(
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         model.load_state_dict(_with_prefix(tensors, "model."))
         ema.load_state_dict(_with_prefix(tensors, "ema."))
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
         raise ValueError(
             f"cannot resume from {path}: {error}. Choose another output_dir to start afresh"
         ) from error
