@@ -1,9 +1,6 @@
-"""Plans over time, with denoisers whose answer is known."""
+"""Rolling plans over time: exact with an exact denoiser, and never more than a call a step."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,64 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from policy.noise_schedule import LinearPath
-from policy.planning import ChunkPlanning, Planning, PlanState, RollingPlanning, Tools, shift
+from policy.planning import RollingPlanning, Tools, shift
 from policy.scheduling_matrix import Staircase
-
-ACTION_SIZE = 2
-TRUTH = torch.randn(400, ACTION_SIZE, generator=torch.Generator().manual_seed(7))
-
-
-class World:
-    """Asks a planning for a plan at every control step; keeps plans and calls.
-
-    Args:
-        denoise: (step, x, k) -> clean estimate; None: the truth of each absolute step.
-    """
-
-    def __init__(
-        self,
-        planning: Planning,
-        *,
-        horizon: int,
-        denoise: Callable[[int, Tensor, Tensor], Tensor] | None = None,
-    ) -> None:
-        self.planning, self.horizon, self.denoise = planning, horizon, denoise or self.truth
-        self.generator = torch.Generator().manual_seed(0)
-        self.plans: list[PlanState] = []
-        self.calls: list[int] = []
-
-    def truth(self, step: int, x: Tensor, k: Tensor) -> Tensor:
-        return TRUTH[step : step + self.horizon].expand_as(x)
-
-    def draw(self, slots: int) -> Tensor:
-        return torch.randn(1, slots, ACTION_SIZE, generator=self.generator)
-
-    def ask(self, step: int, *, delay: int = 0) -> PlanState:
-        tools = Tools(
-            schedule=LinearPath(),
-            denoise=lambda x, k: self.denoise(step, x, k),
-            draw=self.draw,
-            horizon=self.horizon,
-        )
-        last = self.plans[-1] if self.plans else None
-        plan, calls = self.planning.advance(last, step=step, delay=delay, tools=tools)
-        self.plans.append(plan)
-        self.calls.append(calls)
-        return plan
-
-
-def restless(step: int, x: Tensor, k: Tensor) -> Tensor:
-    """A denoiser that changes its mind at every step: what must stay, stays by itself."""
-    return x.roll(1, dims=-1) + torch.sin(torch.tensor(float(step)))
-
-
-def assert_decided_slots_are_true(plan: PlanState, *, delay: int) -> None:
-    """The slots up to the first usable one are decided, and every decided slot is right."""
-    assert (plan.levels[: delay + 1] == 0).all()
-    assert (np.diff(plan.levels) >= 0).all()
-    decided = torch.as_tensor(plan.levels == 0)
-    truth = TRUTH[plan.start_step : plan.start_step + len(plan.levels)]
-    torch.testing.assert_close(plan.x[0, decided], truth[decided], atol=1e-5, rtol=0)
+from tests.policy.planned_world import TRUTH, World, assert_decided_slots_are_true, restless
 
 
 # (H, c, e, o, R) of published rolling buffers and between them.
@@ -173,68 +115,6 @@ def test_estimates_are_kept_with_the_level_they_were_made_at() -> None:
     plan = world.ask(2)
     np.testing.assert_array_equal(plan.clean_levels, before.levels)
     torch.testing.assert_close(plan.clean[0], TRUTH[2:18])
-
-
-def chunk(**arguments: int) -> ChunkPlanning:
-    return ChunkPlanning(**({"num_calls": 5, "execution_horizon": 6} | arguments))
-
-
-def test_chunk_calls_when_due_and_keeps_its_word_in_between() -> None:
-    world = World(chunk(), horizon=16)
-    for step in range(13):
-        plan = world.ask(step)
-        num_fresh = step % 6  # shifted in as noise
-        decided = plan.levels == 0
-        assert decided.tolist() == [True] * (16 - num_fresh) + [False] * num_fresh
-        torch.testing.assert_close(plan.x[0, : 16 - num_fresh], TRUTH[step : step + 16 - num_fresh])
-    assert world.calls == [5, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 5]
-
-
-@pytest.mark.parametrize("delay", [1, 4, 10])
-def test_chunk_keeps_the_prefix_that_is_under_way(delay: int) -> None:
-    world = World(chunk(), horizon=16, denoise=restless)
-    for step in range(13):
-        world.ask(step, delay=delay)
-    for due in (6, 12):
-        old, new = world.plans[due - 1], world.plans[due]
-        assert torch.equal(new.x[:, :delay], old.x[:, 1 : delay + 1])
-        assert (new.x[:, delay] - old.x[:, delay + 1]).abs().max() > 1e-3
-        assert (new.levels == 0).all()
-
-
-def test_chunk_after_a_long_silence_has_no_prefix_left() -> None:
-    world = World(chunk(), horizon=16)
-    world.ask(0)
-    assert_decided_slots_are_true(world.ask(40, delay=4), delay=4)
-    assert world.calls == [5, 5]
-
-
-def test_a_delay_that_leaves_no_slot_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="execution_horizon 6 plus delay 11 exceed the horizon of 16 slots"
-    ):
-        World(chunk(), horizon=16).ask(0, delay=11)
-
-
-@pytest.mark.parametrize("arguments", [{"num_calls": 0}, {"execution_horizon": 0}])
-def test_impossible_chunks_are_refused(arguments: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
-        chunk(**arguments)
-
-
-def test_shift() -> None:
-    world = World(chunk(), horizon=6)
-    plan = replace(world.ask(3), clean_levels=np.linspace(0, 0.5, 6))
-    assert shift(plan, 3, world.draw) is plan
-    moved = shift(plan, 5, world.draw)
-    assert moved.start_step == 5
-    assert torch.equal(moved.x[:, :4], plan.x[:, 2:])
-    assert moved.levels.tolist() == [0] * 4 + [1, 1]
-    assert torch.equal(moved.clean[:, 4:], plan.clean[:, -1:].expand(-1, 2, -1))
-    np.testing.assert_array_equal(moved.clean_levels, [*plan.clean_levels[2:], 1, 1])
-    assert (shift(plan, 50, world.draw).levels == 1).all()
-    with pytest.raises(ValueError, match="from step 3 cannot go back to step 2"):
-        shift(plan, 2, world.draw)
 
 
 def emitted_variance(*, second_order: bool) -> float:
