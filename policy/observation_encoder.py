@@ -9,6 +9,8 @@ B batch, W context steps, C H W image, F feature size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -44,15 +46,21 @@ class AttentionPooling(nn.Module):
 
 
 class SmallCnn(nn.Sequential):
-    """Four strided convolutions with GroupNorm, an eighth of the input's size: for two cores."""
+    """Four convolutions with GroupNorm: for two cores.
 
-    def __init__(self, width: int = 32) -> None:
+    Args:
+        width: channels of the first layer; the others have twice as many.
+        strides: of the four layers; their product is how much coarser the map is than the picture.
+            Spatial softmax places things the better, the finer the map.
+    """
+
+    def __init__(self, width: int = 32, strides: Sequence[int] = (2, 2, 2, 1)) -> None:
         channels = (3, width, width * 2, width * 2, width * 2)
         layers: list[nn.Module] = []
         for i, (ins, outs) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
-            size, stride = (5, 2) if i == 0 else (3, 1 if i == 3 else 2)
+            size = 5 if i == 0 else 3
             layers += [
-                nn.Conv2d(ins, outs, size, stride=stride, padding=size // 2),
+                nn.Conv2d(ins, outs, size, stride=strides[i], padding=size // 2),
                 nn.GroupNorm(8, outs),
                 nn.ReLU(),
             ]

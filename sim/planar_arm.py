@@ -17,7 +17,7 @@ WORKSPACE_HIGH_M = np.array([0.26, 0.56])
 STRIDE_M = 0.025  # the hand's way in one control step at most (0.25 m/s)
 GRIPPER_STRIDE = 0.5  # opening or closing takes two control steps
 GRASP_THRESHOLD = 0.6  # the fingers hold from this closure on
-GRASP_RADIUS_M = 0.04  # object centre to hand, at most, to be grasped
+GRASP_RADIUS_M = 0.05  # object centre to hand, at most, to be grasped
 OBJECT_RADIUS_M = 0.04
 
 BASE_M = np.array([0.0, 0.015])

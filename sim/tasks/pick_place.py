@@ -39,7 +39,7 @@ ACTION_LOW = np.array([*WORKSPACE_LOW_M, 0.0], np.float32)  # (3,) targets beyon
 ACTION_HIGH = np.array([*WORKSPACE_HIGH_M, 1.0], np.float32)
 
 GOAL_RADIUS_M = 0.065
-GOAL_TOLERANCE_M = 0.04  # object centre to goal centre, at most
+GOAL_TOLERANCE_M = 0.05  # object centre to goal centre, at most
 START_LOW_M, START_HIGH_M = np.array([-0.22, 0.14]), np.array([0.22, 0.52])
 MIN_START_DISTANCE_M = 0.16
 FAR_M = 0.40  # a distance that earns nothing yet

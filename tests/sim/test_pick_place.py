@@ -69,9 +69,9 @@ def test_closing_grasps_within_the_radius_only(distance: float, grasped: bool):
 
 
 def test_a_closed_gripper_that_arrives_does_not_grasp():
-    arm = placed((0.0, 0.3), (0.1, 0.3))
+    arm = placed((0.0, 0.3), (0.2, 0.3))
     for _ in range(10):
-        arm.step(np.array([0.1, 0.3, 1.0]))
+        arm.step(np.array([0.2, 0.3, 1.0]))
     assert arm.distance_to_object < 1e-9
     assert not arm.is_holding
 
