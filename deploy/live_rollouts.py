@@ -90,8 +90,12 @@ class LiveSetup:
 
 
 @contextmanager
-def live_setup(*, checkpoint: Path, camera: str, task: str, folder: Path) -> Iterator[LiveSetup]:
+def live_setup(
+    *, checkpoint: Path, inference: str, camera: str, task: str, folder: Path
+) -> Iterator[LiveSetup]:
     """A policy server for `checkpoint`, ended at the exit; logs and results go to `folder`.
+
+    `inference` is the planning mode, "chunk" or "rolling".
 
     Raises:
         ChildError: at any time, if a process fails or ends before its time.
@@ -100,6 +104,7 @@ def live_setup(*, checkpoint: Path, camera: str, task: str, folder: Path) -> Ite
     with Child(
         "deploy.serve",
         f"checkpoint={checkpoint}",
+        f"inference={inference}",
         "endpoint=tcp://127.0.0.1:*",
         f"cameras={{{camera}:{endpoint}}}",
         log=folder / "logs" / "server.log",

@@ -1,19 +1,19 @@
 """Results of an evaluation: what `results.json` holds.
 
-    command, version           how to get these numbers again
-    checkpoint, task, inference, planning, perturbation, outage, flag, delay
-    seeds                      of the episodes, in order
-    num_episodes
-    mean_max_reward            mean over episodes of the greatest reward of any step
-    mean_max_reward_error      its standard error
-    success_rate               share of episodes that reached the goal
-    success_interval           [low, high], 95 % Wilson
-    mean_success_time_s        over the successful episodes; null if none
-    network_calls_per_step     denoiser calls over control steps, all episodes
-    holds_per_episode          control steps without an action that might be executed
-    late_plans                 plans that took longer than announced, all episodes
-    wall_time_s                of the whole evaluation
-    episodes                   one row each, see `deploy.episode.EpisodeResult.to_json`
+command, version           how to get these numbers again
+checkpoint, task, inference, planning, perturbation, outage, flag, delay
+seeds                      of the episodes, in order
+num_episodes
+mean_max_reward            mean over episodes of the greatest reward of any step
+mean_max_reward_error      its standard error
+success_rate               share of episodes that reached the goal
+success_interval           [low, high], 95 % Wilson
+mean_success_time_s        over the successful episodes; null if none
+network_calls_per_step     denoiser calls over control steps, all episodes
+holds_per_episode          control steps without an action that might be executed
+late_plans                 plans that took longer than announced, all episodes
+wall_time_s                of the whole evaluation
+episodes                   one row each, see `deploy.episode.EpisodeResult.to_json`
 """
 
 from __future__ import annotations
