@@ -69,6 +69,8 @@ def test_a_delay_that_varies_from_call_to_call(delays: list[int]) -> None:
     world = World(RollingPlanning(staircase=stairs, cold_calls=1), horizon=16)
     for step, delay in enumerate(delays):
         assert_decided_slots_are_true(world.ask(step, delay=delay), delay=delay)
+    for old, new in zip(world.plans, world.plans[1:], strict=False):
+        assert (new.levels[:-1] <= old.levels[1:]).all()  # also where the delay has fallen
 
 
 @pytest.mark.parametrize(
@@ -97,6 +99,14 @@ def test_rolling_stands_on_the_staircase_between_calls() -> None:
         plan = world.ask(step)
         if step >= 16:
             np.testing.assert_array_equal(plan.levels, stairs.targets(16, step=step))
+
+
+def test_a_cold_start_stands_where_its_next_call_finds_the_staircase() -> None:
+    stairs = Staircase(ramp=8, block=4)
+    world = World(RollingPlanning(staircase=stairs, cold_calls=3), horizon=16)
+    levels = world.ask(5).levels
+    np.testing.assert_array_equal(levels, [0] * 3 + stairs.levels(13, step=8).tolist())
+    assert world.ask(8).levels.tolist() == stairs.targets(16, step=8).tolist()
 
 
 def test_rolling_starts_again_when_its_plan_has_run_out() -> None:
