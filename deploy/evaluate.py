@@ -3,8 +3,8 @@
     forcing-evaluate checkpoint=<folder> inference=rolling num_episodes=100 first_seed=100000 \
         perturbation=black flag=auto output_dir=<folder>
 
-Writes `results.json` (see `deploy.results`), a picture of the episodes and a video of the first few,
-with the plan's noise levels drawn in. Same call, same numbers.
+Writes `results.json` (see `deploy.results`) and films of the first few episodes with the plan's
+noise levels drawn in. Same call, same numbers.
 """
 
 from __future__ import annotations

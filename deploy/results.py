@@ -19,7 +19,7 @@ episodes                   one row each, see `deploy.episode.EpisodeResult.to_js
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
@@ -29,12 +29,13 @@ from deploy.episode import EpisodeResult
 
 def success_interval(num_successes: int, num_episodes: int) -> tuple[float, float]:
     """95 % Wilson score interval of a success rate."""
-    low, high = proportion_confint(num_successes, num_episodes, alpha=0.05, method="wilson")
+    interval = proportion_confint(num_successes, num_episodes, alpha=0.05, method="wilson")
+    low, high = cast(tuple[float, float], interval)  # arrays and frames are for many rates at once
     return float(low), float(high)
 
 
 def summarize_episodes(episodes: Sequence[EpisodeResult], *, rate_hz: float) -> dict[str, Any]:
-    """The numbers of `results.json` that the episodes give, JSON-ready. ValueError if there are none."""
+    """What the episodes give to `results.json`, JSON-ready. ValueError if there are none."""
     if not episodes:
         raise ValueError("an evaluation needs at least one episode")
     rewards = np.array([episode.max_reward for episode in episodes])

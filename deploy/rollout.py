@@ -1,4 +1,4 @@
-"""Rollouts: many episodes of one policy in lock-step, in virtual time, as fast as the machine allows.
+"""Rollouts: many episodes of one policy in lock-step, in virtual time.
 
 Every episode has its environment, controller and perturbation; the network sees them as one batch,
 and episodes that end leave it. Each draws its noise from a generator of its own, so its result
