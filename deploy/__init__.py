@@ -14,6 +14,9 @@ hold), and `safety` has the last word. Two drivers share that controller: `contr
 clock, behind a `start_gate` that waits for the first plan at rest, and `virtual_time` in process
 with an injected delay. `latency`, `control_statistics` and `episode` say what happened.
 
+`rollout` carries many episodes in lock-step for `evaluate`; `results` sums them up, `video` films
+them, `report` puts several evaluations side by side, and `demo` does everything once.
+
 Entry points: `serve` (policy server), `stream_cameras` (a camera process, fed by one of
 `camera_sources`), `run_robot` (the robot's loop); `stop_signal` ends them. What the robot's side
 imports knows neither torch, Hydra, zarr, lerobot nor robomimic.

@@ -184,7 +184,7 @@ def test_the_demo_in_small_and_again(tmp_path: Path, capfd: pytest.CaptureFixtur
     report = run(config)
     assert report == tmp_path / "demo" / "report" / "report.html"
     markdown = (report.parent / "report.md").read_text()
-    assert markdown.count("| rolling | 2 |") == 5
+    assert markdown.count("| chunk | 2 |") == 5
     for name in ("healthy", "flagged", "believed"):
         (row,) = json.loads((tmp_path / f"demo/live/{name}_100000.json").read_text())["episodes"]
         statistics = row["statistics"]
