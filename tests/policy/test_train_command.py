@@ -92,13 +92,7 @@ def test_the_command_trains_and_goes_on_where_it_was(tmp_path: Path) -> None:
         ("outputs=here", "outputs"),
         ("training.num_steps=many", "many"),
         ("model=nonsense", "nonsense"),
-        pytest.param(
-            "recipe=nonsense",
-            "nonsense",
-            marks=pytest.mark.xfail(
-                reason="train.yaml calls the recipe optional: Hydra skips one that does not exist"
-            ),
-        ),
+        ("recipe=nonsense", "nonsense"),
     ],
 )
 def test_unknown_keys_and_wrong_types_are_refused(override: str, message: str) -> None:
