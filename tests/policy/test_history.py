@@ -78,6 +78,20 @@ def test_the_past_matters_and_an_outage_hides_it(model: DiffusionForcing) -> Non
 
 
 @torch.inference_mode()
+def test_an_unknown_action_is_pure_noise_not_zero(model: DiffusionForcing) -> None:
+    def after(seed: int, executed: Tensor | None) -> Tensor:
+        past = History(model, batch=1, draw_noise=EpisodeNoise([seed]))
+        state = torch.zeros(1, 1, 4)
+        for step in range(5):  # twice the memory: of the noise before the reset nothing is seen
+            past.append(step, features=[state], levels=torch.zeros(1, 1), executed=executed)
+        return estimate(model, past, 4, rows=1)
+
+    zero = torch.zeros(1, 2)
+    torch.testing.assert_close(after(0, zero), after(1, zero))
+    assert (after(0, None) - after(1, None)).abs().max() > 1e-3
+
+
+@torch.inference_mode()
 def test_every_episode_draws_its_own_noise(model: DiffusionForcing) -> None:
     both, second = history(model), history(model, seeds=SEEDS[1:])
     for past in (both, second):

@@ -10,6 +10,7 @@ import pytest
 from policy.checkpoint import LoadedPolicy
 from policy.construction import build
 from policy.diffusion_forcing import DiffusionForcing
+from policy.history import History
 from policy.inference import LockStep, complete
 from policy.interface import Plan, Policy, Request
 from policy.planning import Planning
@@ -116,6 +117,38 @@ def test_steps_must_rise(model, planning) -> None:
     run(episode, [0], steps=[0, 1, 2])
     with pytest.raises(ValueError, match="step 1 after step 2: steps must rise from 0"):
         run(episode, [0], steps=[1], last=1)
+
+
+def test_executed_actions_stand_before_the_step_that_they_led_to(
+    model, planning, monkeypatch
+) -> None:
+    """After a gap the history gets every step: the last `memory`, each with its action if known."""
+    taken, append = [], History.append
+
+    def spy(history: History, step: int, *, features, levels, executed) -> None:
+        action = None if executed is None else executed[0, 0].item()
+        taken.append((step, levels[0, 0].item(), action))
+        append(history, step, features=features, levels=levels, executed=executed)
+
+    monkeypatch.setattr(History, "append", spy)
+    episode = LockStep(model, planning, seeds=[0])
+    taken.clear()  # what is unknown before the reset
+    for step, known in [(0, []), (1, [0]), (4, [1, 2, 3]), (6, [5]), (20, [18, 19])]:
+        # 0.1 at unit scale is 0.2 m here; the action of step t is 0.1 t
+        actions = np.array([[[0.2 * t, 0.0] for t in known]], np.float32).reshape(1, -1, 2)
+        episode.step(
+            step,
+            observation={"state": np.zeros((1, 3), np.float32)},
+            levels=np.zeros((1, 1), np.float32),
+            executed=actions,
+        )
+    expected = [
+        (0, 0.0, None), (1, 0.0, 0.0), (2, 1.0, 0.1), (3, 1.0, 0.2), (4, 0.0, 0.3),
+        (5, 1.0, None), (6, 0.0, 0.5), (18, 1.0, None), (19, 1.0, 1.8), (20, 0.0, 1.9),
+    ]  # fmt: skip
+    assert [step for step, _, _ in taken] == [step for step, _, _ in expected]
+    for got, wanted in zip(taken, expected, strict=True):
+        assert got == pytest.approx(wanted, abs=1e-6) if wanted[2] is not None else got == wanted
 
 
 def plans_of(policy: LoadedPolicy, change) -> list[Plan]:

@@ -95,8 +95,10 @@ def test_random_crops_in_training_the_centre_at_inference() -> None:
     assert not torch.equal(first, camera(images))
 
 
-def test_small_cnn_is_an_eighth() -> None:
-    assert SmallCnn(16)(torch.zeros(1, 3, 96, 64)).shape == (1, SmallCnn(16).out_channels, 12, 8)
+@pytest.mark.parametrize(("strides", "shape"), [((2, 2, 2, 1), (12, 8)), ((2, 1, 2, 1), (24, 16))])
+def test_small_cnn_is_as_coarse_as_its_strides(strides, shape: tuple[int, int]) -> None:
+    network = SmallCnn(16, strides=strides)
+    assert network(torch.zeros(1, 3, 96, 64)).shape == (1, network.out_channels, *shape)
 
 
 def test_attention_pooling_reads_positions() -> None:

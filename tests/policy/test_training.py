@@ -116,7 +116,11 @@ def test_what_a_run_leaves(store, tmp_path: Path) -> None:
         "checkpoint", "training_state", "metrics.jsonl", "learning_curves.png", "tensorboard",
     }  # fmt: skip
     assert load_policy(folder, inference="rolling").schema == store.schema
-    averaged = {k.removeprefix("ema.module."): v for k, v in load_file(tmp_path / STATE).items()}
+    state = load_file(tmp_path / STATE)
+    assert state["ema.n_averaged"] == 6
+    head = "denoiser.head.weight"
+    assert not torch.equal(state[f"ema.module.{head}"], state[f"model.{head}"])
+    averaged = {k.removeprefix("ema.module."): v for k, v in state.items()}
     for name, value in load_file(folder / "model.safetensors").items():
         assert torch.equal(value, averaged[name])
     rows = metrics(tmp_path)
