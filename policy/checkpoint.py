@@ -68,7 +68,10 @@ def save_checkpoint(
     """Write a checkpoint folder, replacing the one that is there."""
     folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
+    previous = folder.with_name(folder.name + ".previous")
     shutil.rmtree(partial, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
     partial.mkdir(parents=True)
     config = {
         "task": description.task,
@@ -84,8 +87,10 @@ def save_checkpoint(
     }.items():
         (partial / name).write_text(json.dumps(content, indent=2) + "\n")
     save_file({k: v.contiguous() for k, v in weights.items()}, partial / "model.safetensors")
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # a folder cannot be replaced in one go: whatever happens, one is left
+        os.replace(folder, previous)
     os.replace(partial, folder)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def read_description(folder: str | Path) -> ModelDescription:

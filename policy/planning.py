@@ -161,12 +161,21 @@ class RollingPlanning:
     def advance(
         self, plan: PlanState | None, *, step: int, delay: int, tools: Tools
     ) -> tuple[PlanState, int]:
-        """The plan one notch cleaner, or shifted only where no call is due."""
+        """The plan one notch cleaner, or shifted only where no call is due.
+
+        A delay that has grown since the last call may ask for a slot that is not decided yet; then
+        the network is called at once.
+        """
+        if delay >= tools.horizon:
+            raise ValueError(
+                f"delay {delay} leaves nothing to plan of a horizon of {tools.horizon} slots; it "
+                f"must be at most {tools.horizon - 1}"
+            )
         stairs = replace(self.staircase, committed=max(self.staircase.committed, delay))
         if plan is None or step - plan.start_step >= tools.horizon:
             return self._cold_start(stairs, step=step, tools=tools), self.cold_calls
         plan = shift(plan, step, tools.draw)
-        if step < plan.next_call_step:
+        if step < plan.next_call_step and plan.levels[delay] == 0:
             return plan, 0
         targets = np.minimum(plan.levels, stairs.targets(tools.horizon, step=step))
         batch = len(plan.x)

@@ -63,14 +63,26 @@ def test_every_shape_of_rolling_is_exact_and_asks_no_more_than_one_call_a_step(
 
 
 @settings(max_examples=25)
-@given(delays=st.lists(st.integers(1, 4), min_size=20, max_size=20))
-def test_a_delay_that_varies_from_call_to_call(delays: list[int]) -> None:
-    stairs = Staircase(ramp=10, offset=0)
-    world = World(RollingPlanning(staircase=stairs, cold_calls=1), horizon=16)
+@given(
+    delays=st.lists(st.integers(1, 4), min_size=20, max_size=20),
+    cold_calls=st.integers(1, 8),
+    per_call=st.integers(1, 3),
+)
+def test_a_delay_that_varies_from_call_to_call(
+    delays: list[int], cold_calls: int, per_call: int
+) -> None:
+    stairs = Staircase(ramp=10, offset=0, per_call=per_call)
+    world = World(RollingPlanning(staircase=stairs, cold_calls=cold_calls), horizon=16)
     for step, delay in enumerate(delays):
         assert_decided_slots_are_true(world.ask(step, delay=delay), delay=delay)
     for old, new in zip(world.plans, world.plans[1:], strict=False):
         assert (new.levels[:-1] <= old.levels[1:]).all()  # also where the delay has fallen
+
+
+def test_a_delay_of_the_whole_horizon_is_refused() -> None:
+    world = World(RollingPlanning(staircase=Staircase(ramp=4), cold_calls=2), horizon=8)
+    with pytest.raises(ValueError, match="delay 8 leaves nothing .* at most 7"):
+        world.ask(0, delay=8)
 
 
 @pytest.mark.parametrize(
