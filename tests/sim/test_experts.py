@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.experts import PickPlaceExpert
+from sim.experts.planar_pick_place import PickPlaceExpert
 from sim.planar_arm import STRIDE_M
 from sim.tasks.pick_place import pick_place_environment
 from teleop_data.recorder import record_episode

@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 
-from sim.experts import PickPlaceExpert
+from sim.experts.planar_pick_place import PickPlaceExpert
 from sim.generate_demonstrations import GenerateConfig, generate_demonstrations
 from sim.tasks.pick_place import pick_place_environment
 from teleop_data.recorder import Recorder

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sim.experts import PickPlaceExpert
+from sim.experts.planar_pick_place import PickPlaceExpert
 from sim.tasks.pick_place import pick_place_environment
 from teleop_data.clock import ManualClock
 from teleop_data.recorder import Recorder, record_episode

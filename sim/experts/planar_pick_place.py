@@ -1,4 +1,4 @@
-"""Scripted demonstrators. They read the simulator's quantities, which no policy may."""
+"""The scripted demonstrator of the planar pick and place."""
 
 from __future__ import annotations
 

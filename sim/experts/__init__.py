@@ -1,0 +1,1 @@
+"""Scripted demonstrators. They read the simulator's quantities, which no policy may."""
