@@ -1,17 +1,18 @@
-"""Environment: what observes and acts, simulated or real. Task: goal and reset.
+"""Environment: what observes and acts, simulated or real. Task: goal and reset. Labelled: who tells
+facts for the record.
 
-Both are Protocols; `sim` implements them for simulators, a robot driver for hardware.
+All are Protocols; `sim` implements them for simulators, a robot driver for hardware.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from teleop_data.schema import Schema
+from teleop_data.schema import Feature, Schema
 
 Observation = Mapping[str, np.ndarray]  # every observed feature by name, one control step
 
@@ -66,6 +67,34 @@ class Environment(Protocol):
 
     def close(self) -> None:
         """Free what the simulator holds; the environment is unusable afterwards."""
+        ...
+
+
+@runtime_checkable
+class Labelled(Protocol):
+    """Tells facts beside observations and actions, for the record only: no policy sees them.
+
+    An Environment or a Teleoperator may be Labelled as well: a perturbed environment tells the
+    truth about what it spoils, an expert tells the sub-goal that it pursues.
+    `recorder.record_episode` finds out by itself. A label is numeric, as all that is stored; one
+    that stands for a word is its index, and `facts` holds the words: {"subgoals": ["reach", ...]}.
+    """
+
+    @property
+    def label_features(self) -> tuple[Feature, ...]:
+        """What `labels` holds, with role "other"; the same in every episode."""
+        ...
+
+    def labels(self) -> dict[str, np.ndarray]:
+        """Every label feature's value at this control step, in memory of its own.
+
+        An environment tells about the newest observation, a teleoperator about the action that it
+        gave last.
+        """
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """JSON-ready facts about the whole episode so far; they become its attributes."""
         ...
 
 

@@ -3,38 +3,72 @@
 A person's device and a script are recorded by the same `record_episode`. An episode reaches the
 disk only when it is over, so whatever interrupts a recording, every finished episode stays and the
 unfinished one does not exist.
+
+    observation_t --teleoperator--> action_t      one recorded step: both, and the labels of both
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from teleop_data.clock import Clock
-from teleop_data.environment import Environment, Observation
-from teleop_data.replay_buffer import ReplayBuffer
+from teleop_data.environment import Environment, Labelled, Observation
+from teleop_data.schema import Schema
 from teleop_data.teleoperator import Teleoperator
+
+
+def recording_schema(environment: Environment, teleoperator: Teleoperator) -> Schema:
+    """The environment's schema and, with role "other", the labels that the two of them tell.
+
+    Raises:
+        ValueError: a label has another role, or the name of another feature.
+    """
+    features = environment.schema.features
+    for source in labelled(environment, teleoperator):
+        for label in source.label_features:
+            teller = type(source).__name__
+            if label.role != "other":
+                raise ValueError(
+                    f"label {label.name!r} of {teller} has role {label.role!r}; expected 'other', "
+                    "or a policy would be given it"
+                )
+            if label.name in {feature.name for feature in features}:
+                raise ValueError(
+                    f"label {label.name!r} of {teller} has the name of another feature; rename it: "
+                    f"{', '.join(feature.name for feature in features)} are taken"
+                )
+            features += (label,)
+    return replace(environment.schema, features=features)
+
+
+def labelled(*sources: object) -> list[Labelled]:
+    """Those of `sources` that tell labels and facts."""
+    return [source for source in sources if isinstance(source, Labelled)]
+
+
+class EpisodeStore(Protocol):
+    """Where a recorder's episodes go: a `ReplayBuffer`, mostly."""
+
+    schema: Schema
+
+    def append_episode(
+        self, episode: Mapping[str, np.ndarray], *, attributes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add one finished episode, as `ReplayBuffer.append_episode` does."""
+        ...
 
 
 class Recorder:
     """Appends episodes to a replay buffer, one after the other. Not thread-safe."""
 
-    def __init__(self, buffer: ReplayBuffer) -> None:
-        """Record into `buffer`, opened for writing.
-
-        Raises:
-            ValueError: its schema holds a feature that is neither observed nor the action.
-        """
-        others = [feature.name for feature in buffer.schema.with_role("other")]
-        if others:
-            raise ValueError(
-                f"cannot record {', '.join(others)}: role 'other' is neither observed nor an "
-                "action; select the features to record when creating the buffer"
-            )
+    def __init__(self, buffer: EpisodeStore) -> None:
+        """Record into `buffer`, opened for writing, every feature of its schema."""
         self.buffer = buffer
+        self._labels = {feature.name for feature in buffer.schema.with_role("other")}
         self._steps: dict[str, list[np.ndarray]] | None = None  # None: no episode is open
 
     @property
@@ -50,8 +84,15 @@ class Recorder:
             )
         self._steps = {name: [] for name in self.buffer.schema.names}
 
-    def add(self, observation: Observation, action: np.ndarray) -> None:
-        """Add one control step: what was observed and the action (A,) answered to it, both copied.
+    def add(
+        self,
+        observation: Observation,
+        action: np.ndarray,
+        *,
+        labels: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Add one control step: what was observed, the action (A,) answered to it and, exactly, the
+        schema's features of role "other" (None: it has none); all are copied.
 
         Raises:
             RuntimeError: no episode is open.
@@ -60,10 +101,17 @@ class Recorder:
                 Nothing has been added then.
         """
         steps = self._open_steps()
-        schema = self.buffer.schema
+        schema, labels = self.buffer.schema, labels or {}
         schema.check_observation(observation)
         schema.action.check(action)
-        for name, value in {**observation, schema.action.name: action}.items():
+        if set(labels) != self._labels:
+            raise KeyError(
+                f"labels have unknown {sorted(set(labels) - self._labels)} and lack "
+                f"{sorted(self._labels - set(labels))}; expected {sorted(self._labels)}"
+            )
+        for name, value in labels.items():
+            schema[name].check(value)
+        for name, value in {**observation, schema.action.name: action, **labels}.items():
             steps[name].append(np.array(value))
 
     def save(self, attributes: Mapping[str, Any] | None = None) -> None:
@@ -119,13 +167,12 @@ def record_episode(
 ) -> EpisodeSummary:
     """Let `teleoperator` drive one episode, record it if `keep` says so, and sum it up.
 
-        observation_t --teleoperator--> action_t      one recorded step: (observation_t, action_t)
-
     Args:
-        environment: it is reset with `seed`.
+        environment: it is reset with `seed`. It and the teleoperator may be `Labelled`.
         teleoperator: reset with the same seed.
         seed: of the episode.
-        recorder: where to; None only drives. The summary becomes the episode's attributes.
+        recorder: where to; None only drives. Labels that its buffer has no feature for are left
+            out. The summary and the facts of both become the episode's attributes.
         max_steps: at most this many control steps; None means the environment's own limit.
         keep: whether the finished episode is saved; the default keeps all.
         clock: paces the steps at the schema's rate by absolute deadlines, as a person needs; None
@@ -133,6 +180,10 @@ def record_episode(
 
     Whatever interrupts the episode (an error, Ctrl-C) is raised on; the recorder has then forgotten
     the unfinished episode and can start the next.
+
+    Raises:
+        ValueError: `max_steps` is less than 1, or a fact is told twice or has a summary's name.
+        KeyError: the recorder's buffer has a feature of role "other" that nobody tells.
     """
     limit = environment.max_steps if max_steps is None else min(max_steps, environment.max_steps)
     if limit < 1:
@@ -144,11 +195,27 @@ def record_episode(
             environment, teleoperator, seed=seed, recorder=recorder, limit=limit, clock=clock
         )
         if recorder is not None and keep(summary):
-            recorder.save(asdict(summary))
+            recorder.save(episode_attributes(environment, teleoperator, summary=summary))
     finally:
         if recorder is not None:
             recorder.discard()
     return summary
+
+
+def episode_attributes(
+    environment: Environment, teleoperator: Teleoperator, *, summary: EpisodeSummary
+) -> dict[str, Any]:
+    """The summary and what both tell about the episode. ValueError if a name comes twice."""
+    attributes = asdict(summary)
+    for source in labelled(environment, teleoperator):
+        facts = source.facts()
+        if twice := sorted(set(facts) & set(attributes)):
+            raise ValueError(
+                f"{type(source).__name__} tells {', '.join(twice)}, which the episode's attributes "
+                "have already; give the fact another name"
+            )
+        attributes |= facts
+    return attributes
 
 
 def _drive(
@@ -161,6 +228,7 @@ def _drive(
     clock: Clock | None,
 ) -> EpisodeSummary:
     """The control loop of `record_episode`."""
+    sources = labelled(environment, teleoperator)
     observation = environment.reset(seed)
     teleoperator.reset(seed)
     start_s = clock.now() if clock is not None else 0.0
@@ -168,7 +236,9 @@ def _drive(
     for step in range(limit):
         action = teleoperator.act(observation)
         if recorder is not None:
-            recorder.add(observation, action)
+            # before the step: then the environment's labels are about this observation
+            labels = _told(sources, schema=recorder.buffer.schema)
+            recorder.add(observation, action, labels=labels)
         result = environment.step(action)
         observation, num_steps = result.observation, step + 1
         max_reward, success = max(max_reward, result.reward), success or result.success
@@ -179,3 +249,12 @@ def _drive(
     return EpisodeSummary(
         seed=seed, num_steps=num_steps, success=bool(success), max_reward=float(max_reward)
     )
+
+
+def _told(sources: list[Labelled], *, schema: Schema) -> dict[str, np.ndarray]:
+    """What `sources` tell at this control step, less the labels that `schema` does not have."""
+    told: dict[str, np.ndarray] = {}
+    for source in sources:
+        left_out = {feature.name for feature in source.label_features} - set(schema.names)
+        told |= {name: value for name, value in source.labels().items() if name not in left_out}
+    return told

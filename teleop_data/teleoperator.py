@@ -10,7 +10,7 @@ from teleop_data.environment import Observation
 
 
 class Teleoperator(Protocol):
-    """Gives one action per control step."""
+    """Gives one action per control step. May be `environment.Labelled` as well."""
 
     def reset(self, seed: int) -> None:
         """Forget the previous episode; `seed` fixes whatever the device draws at random."""
