@@ -66,6 +66,7 @@ class TaskEnvironment[P: Physics]:
         if self._step is None:
             raise RuntimeError("step before reset: call reset(seed) first")
         self.physics.step(checked_action(action, self.schema.action))
+        self.task.advance(self.physics)
         self._step += 1
         success = self.task.is_success(self.physics)
         return StepResult(

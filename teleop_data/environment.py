@@ -115,6 +115,10 @@ class Task(Protocol):
         """Put `physics` into a start state drawn from `rng`."""
         ...
 
+    def advance(self, physics: Any) -> None:
+        """Move what the task itself moves, and remember; once after every control step."""
+        ...
+
     def observe(self, physics: Any) -> dict[str, np.ndarray]:
         """The observed features."""
         ...

@@ -69,6 +69,9 @@ class PickPlace:
                 break
         physics.place(hand=hand, object_position=thing, goal_position=goal)
 
+    def advance(self, physics: PlanarArm) -> None:
+        """Nothing moves by itself, and nothing is to be remembered."""
+
     def observe(self, physics: PlanarArm) -> dict[str, np.ndarray]:
         """`state` (3,) float32 and `top` (64, 64, 3) uint8."""
         return {

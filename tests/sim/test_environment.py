@@ -38,6 +38,9 @@ class Reach:
     def initialize(self, physics: Cart, rng: np.random.Generator) -> None:
         physics.position[:] = rng.uniform(-1, 0)
 
+    def advance(self, physics: Cart) -> None:
+        pass
+
     def observe(self, physics: Cart) -> dict[str, np.ndarray]:
         return {"state": physics.position}
 
