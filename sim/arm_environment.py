@@ -61,7 +61,7 @@ class ArmTask(Protocol):
         ...
 
     def oracle(self, world: ArmPhysics) -> np.ndarray:
-        """(oracle_size,) what no sensor tells and a policy would need to remember or to look for."""
+        """(oracle_size,) what no sensor tells: what is to be remembered or looked for."""
         ...
 
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:

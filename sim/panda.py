@@ -20,6 +20,7 @@ from scipy.spatial import ConvexHull
 Visuals = Literal["fast", "fine"]
 
 THINGS_GROUP, FINE_GROUP, FAST_GROUP, COLLISION_GROUP = 1, 2, 3, 4
+HIDDEN_SITES_GROUP = 4
 
 JOINTS = tuple(f"joint{i}" for i in range(1, 8))
 FINGER_JOINTS = ("hand_finger_joint1", "hand_finger_joint2")
@@ -55,6 +56,8 @@ def panda(*, visuals: Visuals = "fast") -> mujoco.MjSpec:
         arm.delete(motor)
     for sensor in list(hand.sensors):
         hand.delete(sensor)
+    for site in hand.sites:
+        site.group = HIDDEN_SITES_GROUP
     _prepare_fingers(hand)
     arm.body(HAND_BODY).add_frame().attach_body(hand.body("right_gripper"), "hand_", "")
     for camera in list(arm.cameras):

@@ -41,7 +41,8 @@ def table_scene(*, visuals: Visuals = "fast") -> mujoco.MjSpec:
     scene.visual.headlight.ambient = (0.45, 0.45, 0.45)
     scene.visual.headlight.diffuse = (0.15, 0.15, 0.15)
     scene.visual.headlight.specular = (0, 0, 0)
-    scene.visual.map.znear, scene.visual.map.zfar = 0.02, 8.0
+    scene.stat.extent = 1.0  # m; what the two planes of view are given in
+    scene.visual.map.znear, scene.visual.map.zfar = 0.01, 8.0
     _add_surroundings(scene)
     scene.worldbody.add_frame().attach_body(panda(visuals=visuals).body("base"), "", "")
     _add_cameras(scene)
@@ -165,14 +166,14 @@ def _add_cameras(scene: mujoco.MjSpec) -> None:
     scene.worldbody.add_camera(
         name="front",
         pos=(1.12, 0.0, 0.62),
-        quat=looking(at=(0.47, 0.0, 0.06), from_=(1.12, 0.0, 0.62), up=(0, 0, 1)),
-        fovy=46,
+        quat=looking(at=(0.46, 0.0, 0.09), from_=(1.12, 0.0, 0.62), up=(0, 0, 1)),
+        fovy=40,
     )
     # the fingers open along the hand's y, so the camera sits beside them on its x
     scene.body(HAND_BODY).add_camera(
         name="wrist",
-        pos=(0.075, 0.0, 0.0),
-        quat=looking(at=(0.01, 0.0, 0.15), from_=(0.075, 0.0, 0.0), up=(1, 0, 0)),
+        pos=(0.085, 0.0, 0.04),
+        quat=looking(at=(0.022, 0.0, 0.16), from_=(0.085, 0.0, 0.04), up=(1, 0, 0)),
         fovy=80,
     )
 

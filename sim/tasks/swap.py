@@ -59,9 +59,14 @@ class Swap:
     )
     oracle_size = 2 * len(PLATES_M) + NUM_MOVES + 1
 
-    def __init__(self, *, duration_s: float = 18.0) -> None:
-        """An episode lasts exactly `duration_s`; a demonstration needs about 14 s of it."""
-        self.duration_s = duration_s
+    def __init__(self, *, duration_s: float = 18.0, apple_first: bool = False) -> None:
+        """The task.
+
+        Args:
+            duration_s: an episode lasts exactly so long; a demonstration needs about 14 s of it.
+            apple_first: demonstrators park the apple; else either fruit, at random.
+        """
+        self.duration_s, self._apple_first = duration_s, apple_first
         self.memory = Memory(step=0, start=(0, 1), lies_on=(0, 1))
 
     def build(self, scene: mujoco.MjSpec) -> None:
@@ -136,7 +141,7 @@ class Swap:
 
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
         """Park one fruit, bring the other to its plate, bring the first to the other's."""
-        first, second = rng.permutation(len(FRUITS))
+        first, second = (0, 1) if self._apple_first else rng.permutation(len(FRUITS))
         start = self.memory.start
         (free,) = set(range(len(PLATES_M))) - set(start)
         moves = ((first, free), (second, start[first]), (first, start[second]))
