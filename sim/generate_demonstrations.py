@@ -2,34 +2,50 @@
 
     forcing-generate output=data/pick_place.zarr num_episodes=200
 
-Episode i is the i-th seed from `first_seed` on with which the expert succeeds; failures are counted
-and left out. Interrupted (Ctrl-C), the store keeps every finished episode.
+Episode i is the i-th seed from `first_seed` on with which the expert succeeds, whatever the number
+of processes; failures are counted and left out. Interrupted (Ctrl-C, a crash), the store keeps
+every finished episode, and the same command goes on where it was; with a greater `num_episodes` it
+extends what is there.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import itertools
+import json
 import logging
+import os
 import shlex
 import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.utils import instantiate
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from tqdm import tqdm
 
-from teleop_data.environment import Environment
-from teleop_data.recorder import Recorder, record_episode
-from teleop_data.replay_buffer import ReplayBuffer
-from teleop_data.teleoperator import Teleoperator
+from sim.demonstration_store import DemonstrationStore
+from sim.demonstrator import Demonstration, Demonstrator
+from sim.parallel_episodes import WorkerError, parallel_episodes
 
 log = logging.getLogger(__name__)
 
 DISTRIBUTION = "lerobot_policy_diffusion_forcing"
+GO_ON = "Every finished demonstration is kept; the same command goes on where it was"
+EPISODES_A_PROCESS = 8  # fewer are not worth the start of a process, which takes seconds
+FAILURES_ALLOWED = 10  # beyond one for each demonstration wanted
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
+class ExpertError(RuntimeError):
+    """An expert that fails too often to demonstrate its task."""
 
 
 @dataclass
@@ -52,85 +68,128 @@ class GenerateConfig:
     """What `forcing-generate` is told.
 
     Attributes:
-        output: path of the new store; must not exist.
-        num_episodes: demonstrations to keep.
+        output: path of the store: a new one, or one of the same call, to go on with.
+        num_episodes: demonstrations to keep, with those that are there.
         first_seed: seed of the first attempt; evaluate on other seeds than you demonstrate.
+        num_processes: that run episodes; None means one a core, if each gets 8 episodes or more.
         task: from the group sim/configs/task.
     """
 
     output: str = MISSING
     num_episodes: int = 200
     first_seed: int = 0
+    num_processes: int | None = None
     task: TaskConfig = MISSING
 
 
-def generate_demonstrations(
-    environment: Environment,
-    expert: Teleoperator,
-    *,
-    recorder: Recorder,
-    num_episodes: int,
-    first_seed: int,
-) -> int:
-    """Record `num_episodes` successful episodes; returns how many failed and were left out.
+def run(config: GenerateConfig) -> None:
+    """Generate what `config` says.
 
     Raises:
-        RuntimeError: more than `num_episodes` + 10 attempts failed; what succeeded is kept.
+        ValueError: it cannot be, or what is at `output` belongs to another call or is damaged.
+        ExpertError: more than `num_episodes` + 10 attempts failed; what succeeded is kept.
+        WorkerError: a process died; what was finished is kept.
     """
-    num_dropped = 0
-    with tqdm(total=num_episodes, unit="demonstration") as progress:
-        while progress.n < num_episodes:
-            seed = first_seed + progress.n + num_dropped
-            summary = record_episode(
-                environment, expert, seed=seed, recorder=recorder, keep=lambda s: s.success
-            )
-            if summary.success:
-                progress.update()
-                continue
-            num_dropped += 1
-            progress.set_postfix(dropped=num_dropped)
-            if num_dropped > num_episodes + 10:
-                raise RuntimeError(
-                    f"{num_dropped} attempts failed against {progress.n} that succeeded: this "
-                    "expert does not solve this environment"
-                )
-    return num_dropped
+    began_s = time.monotonic()
+    store = DemonstrationStore(Path(config.output), provenance=provenance_of(config))
+    num_there, steps_there = store.num_episodes, store.num_steps
+    if num_there > config.num_episodes:
+        raise ValueError(
+            f"{store.path} holds {num_there} demonstrations, more than "
+            f"num_episodes={config.num_episodes}; none is ever removed: choose another output"
+        )
+    if num_there == config.num_episodes:
+        log.info("%s has its %d demonstrations already: nothing to do", store.path, num_there)
+        return
+    with ExitStack() as stack:
+        make = functools.partial(Demonstrator, config.task.environment, config.task.expert or {})
+        demonstrator = stack.enter_context(closing(make()))
+        store.expect(demonstrator.schema)
+        seeds = itertools.count(store.next_seed)
+        demonstrations: Iterable[Demonstration] = map(demonstrator, seeds)
+        num_processes = processes(config, num_missing=config.num_episodes - num_there)
+        if num_processes > 1:
+            parallel = parallel_episodes(make, seeds, num_processes=num_processes)
+            demonstrations = stack.enter_context(closing(parallel))
+        for demonstration in successes(
+            demonstrations,
+            num_episodes=config.num_episodes,
+            num_there=num_there,
+            num_failed=store.num_failed,
+        ):
+            store.append(demonstration)
+    seconds = time.monotonic() - began_s
+    log.info(
+        "%s: %d demonstrations, %d control steps, %.1f MB; %d failed attempts left out; "
+        "%d made in %.1f s, %.0f control steps a second",
+        *(store.path, store.num_episodes, store.num_steps, store.num_bytes / 1e6),
+        *(store.num_failed, store.num_episodes - num_there, seconds),
+        (store.num_steps - steps_there) / seconds,
+    )
 
 
-def run(config: GenerateConfig) -> None:
-    """Generate what `config` says. FileExistsError or ValueError if it cannot be."""
+def provenance_of(config: GenerateConfig) -> dict[str, Any]:
+    """Where the demonstrations of `config` come from. ValueError if there cannot be any."""
     task = config.task
     if task.expert is None:
         raise ValueError(
             f"task {task.name!r} has no scripted expert to demonstrate it; choose a task that has "
             "one (task=pick_place), or record a person"
         )
-    if config.num_episodes < 1:
-        raise ValueError(f"num_episodes is {config.num_episodes}, expected at least 1")
-    environment: Environment = instantiate(task.environment)
-    provenance = {
+    for name in ("num_episodes", "num_processes"):
+        if (number := getattr(config, name)) is not None and number < 1:
+            raise ValueError(f"{name} is {number}, expected at least 1")
+    settings = {"environment": task.environment, "expert": task.expert}
+    return {
         "command": shlex.join(["forcing-generate", *sys.argv[1:]]),
         "version": importlib.metadata.version(DISTRIBUTION),
         "task": task.name,
         "demonstrator": str(task.expert["_target_"]),
+        "settings": json.loads(json.dumps(settings)),  # as the store will give it back
         "first_seed": config.first_seed,
     }
-    buffer = ReplayBuffer.create(config.output, environment.schema, provenance=provenance)
-    num_dropped = generate_demonstrations(
-        environment,
-        instantiate(task.expert, environment),
-        recorder=Recorder(buffer),
-        num_episodes=config.num_episodes,
-        first_seed=config.first_seed,
-    )
-    environment.close()
-    log.info(
-        "%s: %d demonstrations, %d control steps; %d failed attempts left out",
-        buffer.path,
-        buffer.num_episodes,
-        buffer.num_steps,
-        num_dropped,
-    )
+
+
+def processes(config: GenerateConfig, *, num_missing: int) -> int:
+    """How many processes run the `num_missing` episodes."""
+    if config.num_processes is not None:
+        return min(config.num_processes, num_missing)
+    return max(1, min(os.cpu_count() or 1, num_missing // EPISODES_A_PROCESS))
+
+
+def successes(
+    demonstrations: Iterable[Demonstration],
+    *,
+    num_episodes: int,
+    num_there: int = 0,
+    num_failed: int = 0,
+) -> Iterator[Demonstration]:
+    """The demonstrations that succeeded, until there are `num_episodes` of them.
+
+    Shows a progress bar. `num_there` and `num_failed` are the successes and failures of earlier
+    calls, which count as if they were of this one.
+
+    Raises:
+        ExpertError: more than `num_episodes` + 10 have failed.
+    """
+    began_s, num_kept = time.monotonic(), num_there
+    with tqdm(total=num_episodes, initial=num_there, bar_format=BAR) as progress:
+        for demonstration in demonstrations:
+            if demonstration.summary.success:
+                yield demonstration
+                num_kept += 1
+            else:
+                num_failed += 1
+            a_minute = (num_kept - num_there) / (time.monotonic() - began_s) * 60
+            progress.set_postfix_str(f"{a_minute:.1f} a minute, {num_failed} failed", refresh=False)
+            progress.update(num_kept - progress.n)
+            if num_kept == num_episodes:
+                return
+            if num_failed > num_episodes + FAILURES_ALLOWED:
+                raise ExpertError(
+                    f"{num_failed} attempts failed against {num_kept} that succeeded: this expert "
+                    "does not solve this environment"
+                )
 
 
 def main() -> None:
@@ -143,11 +202,15 @@ def main() -> None:
 
 def _main(config: Any) -> None:
     try:
-        run(config)
+        run(OmegaConf.to_object(config))  # pyright: ignore[reportArgumentType]
     except MissingMandatoryValue as error:
         sys.exit(f"forcing-generate: {error.full_key} is not given; say {error.full_key}=...")
-    except (FileExistsError, ValueError) as error:
+    except (OSError, ValueError, ExpertError) as error:
         sys.exit(f"forcing-generate: {error}")
+    except WorkerError as error:
+        sys.exit(f"forcing-generate: {error}. {GO_ON}")
+    except KeyboardInterrupt:
+        sys.exit(f"forcing-generate: stopped. {GO_ON}")
 
 
 if __name__ == "__main__":

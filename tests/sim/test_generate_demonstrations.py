@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +11,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 
-from sim.experts.planar_pick_place import PickPlaceExpert
-from sim.generate_demonstrations import GenerateConfig, generate_demonstrations
+from sim.generate_demonstrations import ExpertError, GenerateConfig, run
 from sim.tasks.pick_place import pick_place_environment
-from teleop_data.recorder import Recorder
 from teleop_data.replay_buffer import ReplayBuffer
+from tests.sim.generating import contents, fickle, generate, seeds
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "sim" / "configs"
@@ -30,22 +27,10 @@ def composed(*overrides: str):
         return compose("generate_demonstrations", overrides=list(overrides))
 
 
-def generate(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sim.generate_demonstrations", *arguments]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-        timeout=100,
-        env={"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "PATH": ""},
-    )
-
-
 def test_no_yaml_is_left_out_here():
     every = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml")}
-    assert every == {"generate_demonstrations.yaml", *(f"task/{name}.yaml" for name in TASKS)}
+    here = {"generate_demonstrations.yaml", *(f"task/{name}.yaml" for name in TASKS)}
+    assert {name for name in every if not name.startswith("perturbation/")} == here
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -67,10 +52,13 @@ def test_unknown_keys_and_wrong_types_are_refused():
             composed(wrong)
 
 
-def test_the_command_records_demonstrations_and_refuses_to_overwrite_them(tmp_path: Path):
-    done = generate("output=demos.zarr", "num_episodes=3", "first_seed=40", cwd=tmp_path)
+def test_the_command_records_demonstrations_once(tmp_path: Path):
+    arguments = ("output=demos.zarr", "num_episodes=3", "first_seed=40")
+    done = generate(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "3 demonstrations" in done.stdout
+    assert "demos.zarr: 3 demonstrations" in done.stdout
+    assert "3/3 [" in done.stderr  # the progress bar
+    assert "a minute, 0 failed" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["demos.zarr"]
 
     buffer = ReplayBuffer.open(tmp_path / "demos.zarr")
@@ -80,24 +68,26 @@ def test_the_command_records_demonstrations_and_refuses_to_overwrite_them(tmp_pa
     command = "forcing-generate output=demos.zarr num_episodes=3 first_seed=40"
     assert buffer.provenance["command"] == command
     assert buffer.provenance["version"]
+    assert buffer.provenance["settings"]["environment"]["max_steps"] == 70
     assert buffer.schema == pick_place_environment().schema
     first = pick_place_environment().reset(40)
     for name, value in first.items():
         np.testing.assert_array_equal(buffer.episode(0)[name][0], value)
 
-    again = generate("output=demos.zarr", "num_episodes=3", cwd=tmp_path)
-    assert again.returncode != 0
-    assert "demos.zarr exists" in again.stderr
-    assert "Traceback" not in again.stderr
-    assert ReplayBuffer.open(tmp_path / "demos.zarr").num_episodes == 3
+    before = contents(tmp_path)
+    again = generate(*arguments, cwd=tmp_path)
+    assert again.returncode == 0
+    assert "demos.zarr has its 3 demonstrations already: nothing to do" in again.stdout
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((), "output is not given"),
-        (("output=x.zarr", "task=push_t_state"), "no scripted expert"),
-        (("output=x.zarr", "num_episodes=0"), "at least 1"),
+        (("output=x.zarr", "task.expert=null"), "no scripted expert"),
+        (("output=x.zarr", "num_episodes=0"), "num_episodes is 0, expected at least 1"),
+        (("output=x.zarr", "num_processes=0"), "num_processes is 0, expected at least 1"),
         (("output=x.zarr", "task=juggle"), "pick_place"),
     ],
 )
@@ -109,36 +99,31 @@ def test_misuse_is_refused_in_a_sentence(tmp_path: Path, arguments: tuple[str, .
     assert list(tmp_path.iterdir()) == []
 
 
-class Fickle(PickPlaceExpert):
-    """Stands still in episodes of odd seeds."""
-
-    def reset(self, seed: int) -> None:
-        super().reset(seed)
-        self._is_idle = seed % 2 == 1
-
-    def act(self, observation) -> np.ndarray:
-        return observation["state"] if self._is_idle else super().act(observation)
+def test_failures_are_counted_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO"):
+        run(fickle(tmp_path / "d.zarr", num_episodes=3))
+    assert seeds(tmp_path / "d.zarr") == [2, 4, 6]
+    assert "3 demonstrations" in caplog.text
+    assert "3 failed attempts left out" in caplog.text
 
 
-def test_failures_are_counted_and_left_out(tmp_path: Path):
-    environment = pick_place_environment()
-    recorder = Recorder(ReplayBuffer.create(tmp_path / "d.zarr", environment.schema))
-    num_dropped = generate_demonstrations(
-        environment, Fickle(environment), recorder=recorder, num_episodes=3, first_seed=1
-    )
-    assert num_dropped == 3
-    assert [a["seed"] for a in recorder.buffer.episode_attributes] == [2, 4, 6]
+def test_what_the_expert_tells_is_recorded(tmp_path: Path):
+    run(fickle(tmp_path / "d.zarr", num_episodes=1))
+    buffer = ReplayBuffer.open(tmp_path / "d.zarr")
+    assert set(buffer.episode(0)["subgoal"]) == {0, 1}
+    assert buffer.episode_attributes[0]["subgoals"] == ["fetch", "carry"]
 
 
-def test_an_expert_that_never_succeeds_is_given_up_on(tmp_path: Path):
-    environment = pick_place_environment(max_steps=3)
-    recorder = Recorder(ReplayBuffer.create(tmp_path / "d.zarr", environment.schema))
-    with pytest.raises(RuntimeError, match="does not solve"):
-        generate_demonstrations(
-            environment,
-            PickPlaceExpert(environment),
-            recorder=recorder,
-            num_episodes=2,
-            first_seed=0,
-        )
-    assert recorder.buffer.num_episodes == 0
+def test_the_number_of_processes_changes_nothing(tmp_path: Path):
+    for num_processes in (1, 2, 3):
+        output = tmp_path / f"{num_processes}" / "d.zarr"
+        run(fickle(output, num_episodes=4, num_processes=num_processes))
+    alone = contents(tmp_path / "1")
+    assert alone == contents(tmp_path / "2") == contents(tmp_path / "3")
+    assert seeds(tmp_path / "1" / "d.zarr") == [2, 4, 6, 8]
+
+
+def test_an_expert_that_never_succeeds_is_given_up_on_and_leaves_nothing(tmp_path: Path):
+    with pytest.raises(ExpertError, match="13 attempts failed against 0 .* does not solve"):
+        run(fickle(tmp_path / "d.zarr", num_episodes=2, max_steps=3))
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Labels: what an environment and a teleoperator tell for the record is stored, unseen by policies."""
+"""Labels: what an environment and a teleoperator tell for the record; no policy sees it."""
 
 from __future__ import annotations
 
