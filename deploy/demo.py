@@ -11,7 +11,6 @@ command again reuses the demonstrations and the training that are there, or goes
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -114,8 +113,9 @@ def demonstrate(path: Path, *, num: int) -> Path:
             )
         print(f"{path} is there already, with {there} demonstrations: reused")
         return path
+    # of another name until all are there, so that what training finds is never a part of them; the
+    # command goes on by itself with what a call that was cut off has left
     partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a call that was cut off
     run_child(
         "sim.generate_demonstrations", f"task={TASK}", f"output={partial}", f"num_episodes={num}"
     )

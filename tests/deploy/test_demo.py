@@ -13,7 +13,6 @@ import pytest
 
 from deploy.children import Child, ChildError, exit_on_signal, free_endpoint, run_child
 from deploy.demo import DemoConfig, demonstrate, is_trained, run
-from sim.tasks.pick_place import SCHEMA
 from teleop_data.replay_buffer import ReplayBuffer
 from tests.deploy.tiny_checkpoint import MODEL
 
@@ -143,13 +142,15 @@ def test_a_training_is_reused_only_if_it_came_to_its_end(tmp_path: Path):
 def test_demonstrations_are_reused_and_never_mixed(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    path = tmp_path / "demonstrations.zarr"
-    stale = ReplayBuffer.create(tmp_path / "demonstrations.zarr.partial", SCHEMA)
-    assert stale.num_episodes == 0  # what a call that was cut off has left
+    path, partial = tmp_path / "demonstrations.zarr", tmp_path / "demonstrations.zarr.partial"
+    # what a call that was cut off has left
+    run_child("sim.generate_demonstrations", f"output={partial}", "num_episodes=1")
+    changed_at = (partial / "zarr.json").stat().st_mtime_ns  # it is written at the creation
+    capfd.readouterr()
     assert demonstrate(path, num=2) == path
+    assert "; 1 made in" in capfd.readouterr().out
     assert ReplayBuffer.open(path).num_episodes == 2
-    assert not stale.path.exists()
-    changed_at = (path / "zarr.json").stat().st_mtime_ns
+    assert not partial.exists()
     capfd.readouterr()
     assert demonstrate(path, num=2) == path
     assert "reused" in capfd.readouterr().out
