@@ -87,7 +87,8 @@ def rotation_to_6d(rotation: np.ndarray) -> np.ndarray:
 
 
 def rotation_from_6d(columns: np.ndarray) -> np.ndarray:
-    """(3, 3) the rotation whose first two columns are nearest to `columns` (6,), Gram-Schmidt.
+    """(3, 3) the rotation that `columns` (6,) mean: the first keeps its direction, the second is
+    turned until it is perpendicular (Gram-Schmidt).
 
     Raises:
         ValueError: they are zero or parallel, so that no rotation is meant.

@@ -15,23 +15,19 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from sim.arm_actions import ActionMode, HandTarget, action_towards, pointing_down, target_of
-from sim.disturbances import Disturbances
-from sim.fine_view import FineView
+from sim.disturbances import Disturbances, Look
+from sim.gripper import Gripper
 from sim.hand_contacts import HandContacts
 from sim.inverse_kinematics import HOME_RAD, InverseKinematics
 from sim.panda import (
-    FAST_GROUP,
     FINGER_JOINTS,
-    FINGER_SERVOS,
     JOINTS,
     MAX_JOINT_SPEED,
-    MAX_OPENING_M,
-    MAX_OPENING_SPEED_M_S,
     TCP_SITE,
-    THINGS_GROUP,
 )
-from sim.rendering import Backend, CameraRenderer, open_renderer
+from sim.rendering import Backend
 from sim.table import TIMESTEP_S, Build, table_scene
+from sim.views import Views
 
 HOME_M = np.array([0.42, 0.0, 0.25])  # where the hand rests, m
 NUM_RAMPS = 5  # set-points within a control step at 10 Hz
@@ -41,11 +37,10 @@ NUM_JOINTS = len(JOINTS)
 
 @dataclass(frozen=True, kw_only=True)
 class ArmState:
-    """Everything that the future of the physics depends on; opaque, see `ArmPhysics.save`."""
+    """Everything that the future and its pictures depend on; opaque, see `ArmPhysics.save`."""
 
     integration: np.ndarray
-    set_point: np.ndarray
-    opening: float
+    look: Look
 
 
 class ArmPhysics:
@@ -78,12 +73,13 @@ class ArmPhysics:
             ValueError: the rate is out of range or does not fit.
         """
         self._num_substeps = _num_substeps(rate_hz)
-        self._build, self.mode, self.rate_hz, self._backend = build, mode, rate_hz, backend
+        self.mode: ActionMode = mode
+        self.rate_hz = rate_hz
         spec = table_scene()
         build(spec)
         self.model: mujoco.MjModel = spec.compile()
         self.data = mujoco.MjData(self.model)
-        self._scene = hashlib.sha256(spec.to_xml().encode()).hexdigest()
+        scene = hashlib.sha256(spec.to_xml().encode()).hexdigest()
         self.kinematics = InverseKinematics()
         self._home, _ = self.kinematics.solve(HOME_M, pointing_down(0.0), start=HOME_RAD)
         model = self.model
@@ -91,14 +87,12 @@ class ArmPhysics:
         self.movable_names = tuple(model.body(int(model.jnt_bodyid[j])).name for j in free)
         self._address = {name: int(model.joint(name).qposadr[0]) for name in self.movable_names}
         self._velocity = {name: int(model.joint(name).dofadr[0]) for name in self.movable_names}
-        self._fingers = [int(model.joint(name).qposadr[0]) for name in FINGER_JOINTS]
         self._servos = [model.actuator(name).id for name in JOINTS]
-        self._finger_servos = [model.actuator(name).id for name in FINGER_SERVOS]
+        self._gripper = Gripper(model, self.data)
         self._site = model.site(TCP_SITE).id
         self._contacts = HandContacts(model, self.data, movable=self.movable_names)
         self.disturbances = Disturbances(model, self.data)
-        self._renderer: CameraRenderer | None = None
-        self._fine: FineView | None = None
+        self._views = Views(self.model, self.data, build=build, scene=scene, backend=backend)
         self.reset()
 
     # --- time ---
@@ -125,33 +119,36 @@ class ArmPhysics:
     def settle(self, duration_s: float = 0.2) -> None:
         """Let things come to rest while the arm stands still."""
         mujoco.mj_step(self.model, self.data, nstep=round(duration_s / TIMESTEP_S))
+        self._catch_up()
 
     def _servo(self, joints: np.ndarray, *, opening: float) -> None:
         """Run the set-point to `joints` (7,), within limits of angle and speed, and step."""
-        kinematics = self.kinematics
-        reach = MAX_JOINT_SPEED / self.rate_hz
-        way = np.clip(joints, kinematics.low, kinematics.high) - self._set_point
-        way, start = np.clip(way, -reach, reach), self._set_point
-        fingers_reach = MAX_OPENING_SPEED_M_S / self.rate_hz
-        # from where the fingers are, not from where they were sent: what they hold keeps them
-        fingers_way = np.clip(opening - self.opening, -fingers_reach, fingers_reach)
-        start_opening, num_done = self.opening, 0
+        kinematics, start, num_done = self.kinematics, self._set_point, 0
+        way = np.clip(joints, kinematics.low, kinematics.high) - start
+        haste = float((np.abs(way) * self.rate_hz / MAX_JOINT_SPEED).max())
+        way = way / max(haste, 1.0)  # all joints slowed alike, so that the hand keeps its direction
+        opening_start, opening_way = self._gripper.way_to(opening, duration_s=1 / self.rate_hz)
         for ramp in range(1, NUM_RAMPS + 1):
             share, num_due = ramp / NUM_RAMPS, round(self._num_substeps * ramp / NUM_RAMPS)
-            self.data.ctrl[self._servos] = self._set_point = start + share * way
-            self._set_opening(start_opening + share * fingers_way)
+            self.data.ctrl[self._servos] = start + share * way
+            self._gripper.tell(opening_start + share * opening_way)
             mujoco.mj_step(self.model, self.data, nstep=num_due - num_done)
             num_done = num_due
-        mujoco.mj_forward(self.model, self.data)  # what is read and drawn now is of this moment
+        self._catch_up()
+
+    @property
+    def _set_point(self) -> np.ndarray:
+        """(7,) rad, where the servos were sent."""
+        return self.data.ctrl[self._servos]
+
+    def _catch_up(self) -> None:
+        """Make what is read and drawn that of this moment: MuJoCo leaves it a step behind."""
+        mujoco.mj_forward(self.model, self.data)
         self.disturbances.refresh()
 
     def _joints_of(self, target: HandTarget) -> np.ndarray:
         joints, _ = self.kinematics.solve(target.position, target.rotation, start=self._set_point)
         return joints
-
-    def _set_opening(self, opening: float) -> None:
-        self._opening = float(np.clip(opening, 0.0, MAX_OPENING_M))
-        self.data.ctrl[self._finger_servos] = self._opening / 2, -self._opening / 2
 
     # --- the hand ---
 
@@ -168,8 +165,7 @@ class ArmPhysics:
     @property
     def opening(self) -> float:
         """Between the fingers, m, 0 to 0.08."""
-        left, right = self.data.qpos[self._fingers]
-        return float(left - right)
+        return self._gripper.opening
 
     @property
     def joint_positions(self) -> np.ndarray:
@@ -199,10 +195,9 @@ class ArmPhysics:
         """Put the open hand there, pointing down and at rest; for starts only."""
         joints, _ = self.kinematics.solve(position, pointing_down(yaw), start=self._home)
         data = self.data
-        data.qpos[:NUM_JOINTS] = data.ctrl[self._servos] = self._set_point = joints
-        data.qpos[self._fingers] = MAX_OPENING_M / 2, -MAX_OPENING_M / 2
+        data.qpos[:NUM_JOINTS] = data.ctrl[self._servos] = joints
         data.qvel[: NUM_JOINTS + len(FINGER_JOINTS)] = 0.0
-        self._set_opening(MAX_OPENING_M)
+        self._gripper.open_now()
         mujoco.mj_forward(self.model, data)
 
     # --- things ---
@@ -258,44 +253,27 @@ class ArmPhysics:
         """The state, to go on from later exactly as now."""
         integration = np.empty(mujoco.mj_stateSize(self.model, STATE))
         mujoco.mj_getState(self.model, self.data, integration, STATE)
-        return ArmState(
-            integration=integration, set_point=self._set_point.copy(), opening=self._opening
-        )
+        return ArmState(integration=integration, look=self.disturbances.save())
 
     def restore(self, state: ArmState) -> None:
         """Go back to a saved state of a world with the same things."""
-        self._set_point, self._opening = state.set_point.copy(), state.opening
         mujoco.mj_setState(self.model, self.data, state.integration, STATE)
+        self.disturbances.restore(state.look)
         mujoco.mj_forward(self.model, self.data)
         # again, as mj_forward has changed what the solver starts from
         mujoco.mj_setState(self.model, self.data, state.integration, STATE)
 
     def picture(self, camera: str, *, height: int, width: int) -> np.ndarray:
         """(H, W, 3) uint8, what `camera` sees, drawn fast, for learning."""
-        if self._renderer is None:
-            self._renderer = open_renderer(
-                self.model,
-                scene=self._scene,
-                backend=self._backend,
-                geom_groups=(THINGS_GROUP, FAST_GROUP),
-            )
-        return self._renderer.render(self.data, camera, height=height, width=width)
+        return self._views.fast(camera, height=height, width=width)
 
     def fine_picture(self, camera: str, *, height: int, width: int) -> np.ndarray:
         """(H, W, 3) uint8 with real surfaces and shadows, 50 times slower, for people."""
-        if self._fine is None:
-            self._fine = FineView(
-                self.model, build=self._build, backend=self._backend, scene=self._scene
-            )
-        return self._fine.render(self.data, camera, height=height, width=width)
+        return self._views.fine(camera, height=height, width=width)
 
     def close(self) -> None:
         """Free the renderers."""
-        if self._renderer is not None:
-            self._renderer.close()
-        if self._fine is not None:
-            self._fine.close()
-        self._renderer = self._fine = None
+        self._views.close()
 
 
 def _num_substeps(rate_hz: float) -> int:

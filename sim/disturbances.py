@@ -6,6 +6,8 @@ world's own, so another world of the same scene does not notice.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import mujoco
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -22,6 +24,25 @@ from sim.table import (
 OCCLUDER_DISTANCE_M = 0.12  # before the camera; nearer than the fingers of the wrist camera
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plate:
+    """The occluder before a camera: (2,) m from the middle of its view, and half a side in m."""
+
+    camera: int
+    offset: np.ndarray
+    half_side: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What of the pictures is in no state of the physics; opaque, see `Disturbances.save`."""
+
+    light: np.ndarray
+    ambient: np.ndarray
+    table_color: np.ndarray
+    plate: Plate | None
+
+
 class Disturbances:
     """Changes of the pictures of one world; `reset` undoes all of them."""
 
@@ -32,20 +53,32 @@ class Disturbances:
         """Disturb the world of `model` and `data`, made by `sim.table`."""
         self._model, self._data = model, data
         self._distractors = [int(model.body(name).mocapid[0]) for name in DISTRACTORS]
-        self._plate = int(model.body(OCCLUDER).mocapid[0])
-        self._plate_geom, self._table = model.geom(OCCLUDER).id, model.geom("table").id
+        self._occluder = int(model.body(OCCLUDER).mocapid[0])
+        self._occluder_geom, self._table = model.geom(OCCLUDER).id, model.geom("table").id
         self._lamp = model.light("lamp").id
-        self._diffuse = model.light_diffuse[self._lamp].copy()
-        self._ambient = model.vis.headlight.ambient.copy()
-        self._table_color = model.geom_rgba[self._table].copy()
-        self._occluded: tuple[int, np.ndarray] | None = None  # camera and offset
+        self._plate: Plate | None = None
+        self._made = self.save()
+
+    def save(self) -> Look:
+        """Light, colour and plate as they are; where distractors lie is in the physics' state."""
+        return Look(
+            light=self._model.light_diffuse[self._lamp].copy(),
+            ambient=self._model.vis.headlight.ambient.copy(),
+            table_color=self._model.geom_rgba[self._table].copy(),
+            plate=self._plate,
+        )
+
+    def restore(self, look: Look) -> None:
+        """Light, colour and plate as they were; also those of another world of the same scene."""
+        self._model.light_diffuse[self._lamp] = look.light
+        self._model.vis.headlight.ambient = look.ambient
+        self._model.geom_rgba[self._table] = look.table_color
+        self._set_plate(look.plate)
 
     def reset(self) -> None:
         """Everything as the scene was made."""
         self.hide_distractors()
-        self.hide_occluder()
-        self.set_light(brightness=1.0, tint=np.ones(3))
-        self.set_table_color(None)
+        self.restore(self._made)
 
     def show_distractor(self, index: int, *, position: np.ndarray, yaw: float) -> None:
         """Put distractor `index`, 0 to `num_distractors` - 1, at `position` (3,) m."""
@@ -69,36 +102,40 @@ class Disturbances:
         """
         index = self._model.camera(camera).id
         half_view = OCCLUDER_DISTANCE_M * np.tan(np.deg2rad(self._model.cam_fovy[index]) / 2)
-        self._model.geom_size[self._plate_geom, :2] = share * half_view
-        self._occluded = index, half_view * np.asarray(offset, np.float64)
-        self.refresh()
+        offset = half_view * np.asarray(offset, np.float64)
+        self._set_plate(Plate(camera=index, offset=offset, half_side=share * half_view))
 
     def hide_occluder(self) -> None:
         """Take the plate out of sight."""
-        self._occluded = None
-        self._data.mocap_pos[self._plate] = HIDDEN_M
+        self._set_plate(None)
+
+    def _set_plate(self, plate: Plate | None) -> None:
+        self._plate = plate
+        if plate is None:
+            self._data.mocap_pos[self._occluder] = HIDDEN_M
+        else:
+            self._model.geom_size[self._occluder_geom, :2] = plate.half_side
         self.refresh()
 
     def set_light(self, *, brightness: float, tint: np.ndarray) -> None:
         """Scale all light by `brightness` and by `tint` (3,); 1 and ones are as made."""
         factor = brightness * np.asarray(tint, np.float64)
-        self._model.light_diffuse[self._lamp] = self._diffuse * factor
-        self._model.vis.headlight.ambient = self._ambient * factor
+        self._model.light_diffuse[self._lamp] = self._made.light * factor
+        self._model.vis.headlight.ambient = self._made.ambient * factor
 
     def set_table_color(self, rgb: np.ndarray | None) -> None:
         """Colour the table `rgb` (3,) in 0..1; None is its own colour."""
-        color = self._table_color if rgb is None else np.array([*rgb, 1.0])
+        color = self._made.table_color if rgb is None else np.array([*rgb, 1.0])
         self._model.geom_rgba[self._table] = color
 
     def refresh(self) -> None:
         """Carry the plate along with its camera; to be called when the world has moved."""
-        model, data = self._model, self._data
-        if self._occluded is not None:
-            camera, offset = self._occluded
-            axes = data.cam_xmat[camera].reshape(3, 3)
-            ahead = axes @ np.array([*offset, -OCCLUDER_DISTANCE_M])
-            data.mocap_pos[self._plate] = data.cam_xpos[camera] + ahead
-            mujoco.mju_mat2Quat(data.mocap_quat[self._plate], data.cam_xmat[camera])
+        model, data, plate = self._model, self._data, self._plate
+        if plate is not None:
+            axes = data.cam_xmat[plate.camera].reshape(3, 3)
+            ahead = axes @ np.array([*plate.offset, -OCCLUDER_DISTANCE_M])
+            data.mocap_pos[self._occluder] = data.cam_xpos[plate.camera] + ahead
+            mujoco.mju_mat2Quat(data.mocap_quat[self._occluder], data.cam_xmat[plate.camera])
         # positions only: mj_forward would change what the solver starts from at the next step
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)

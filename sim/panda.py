@@ -36,6 +36,7 @@ STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
 MAX_JOINT_SPEED = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
 MAX_OPENING_M, MAX_OPENING_SPEED_M_S = 0.08, 0.1
 GRIP_STIFFNESS, GRIP_FORCE_N = 4000.0, 30.0
+GRIP_LEAD_M = 0.010  # the set-point leads the fingers by so much at most: they squeeze with 20 N
 PAD_HALF_SIZE_M = (0.014, 0.004, 0.012)  # wider than the 8 mm delivered: a held cylinder creeps out
 
 

@@ -146,8 +146,6 @@ def _add_surroundings(scene: mujoco.MjSpec) -> None:
         size=(4, 4, 0.1),
         pos=(0, 0, -0.75),
         rgba=(0.42, 0.45, 0.50, 1),
-        contype=0,
-        conaffinity=0,
         group=THINGS_GROUP,
     )
     world.add_geom(

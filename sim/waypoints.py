@@ -20,6 +20,7 @@ from sim.panda import MAX_OPENING_M
 
 OPEN_M = 0.07  # between the fingers before a grasp
 HOVER_M = (0.10, 0.13)  # above a thing before going down to it, and with it: clear of others
+FUNNEL_M = 0.02  # a hand less far off to a thing's side goes straight down to it
 MAX_TRIES = 4
 
 PICK = ("reach", "descend", "grasp", "lift")  # the sub-goals of each phrase
@@ -63,12 +64,23 @@ def above(place: Callable[[], np.ndarray], height: float) -> Callable[[], np.nda
     return lambda: place() + np.array([0.0, 0.0, height])
 
 
+def funnel(world: ArmPhysics, place: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+    """The place, or above it while the hand is off to its side: it may have jumped away."""
+
+    def entry() -> np.ndarray:
+        there = place()
+        off = float(np.linalg.norm((there - world.tcp_position)[:2]))
+        return there + np.array([0.0, 0.0, np.clip(2 * (off - FUNNEL_M), 0.0, HOVER_M[0])])
+
+    return entry
+
+
 def pick(
     world: ArmPhysics,
     name: str,
     *,
     rng: np.random.Generator,
-    yaw: float | None = None,
+    yaw: float | Callable[[], float] | None = None,
     grasp_height: float = 0.0,
     label: str = "",
 ) -> Script:
@@ -78,29 +90,34 @@ def pick(
         world: the world; the thing is followed if it moves.
         name: a movable body.
         rng: for the height of the approach, the yaw, and where exactly to grasp.
-        yaw: of the hand; None draws one.
+        yaw: of the hand; a function is asked before each try, None draws one for all.
         grasp_height: of the fingers above the thing's origin, m.
         label: put before the sub-goals' names.
     """
     yaw = float(rng.uniform(-0.5, 0.5)) if yaw is None else yaw
     for _ in range(MAX_TRIES):
+        hand_yaw = yaw() if callable(yaw) else yaw
         offset = np.array([*rng.normal(0.0, 0.002, size=2), grasp_height])
         thing = _moving(world, name, offset)
         reach = Waypoint(
             label=f"{label}reach",
             position=above(thing, rng.uniform(*HOVER_M)),
-            yaw=yaw,
+            yaw=hand_yaw,
             tolerance_m=0.03,
         )
         yield reach
         yield replace(
-            reach, label=f"{label}descend", position=thing, tolerance_m=0.006, is_careful=True
+            reach,
+            label=f"{label}descend",
+            position=funnel(world, thing),
+            tolerance_m=0.006,
+            is_careful=True,
         )
         here = world.tcp_position
         yield Waypoint(
             label=f"{label}grasp",
             position=at(here),
-            yaw=yaw,
+            yaw=hand_yaw,
             opening=0.0,
             is_careful=True,
             until=fingers_at_rest(world),
@@ -108,7 +125,7 @@ def pick(
         yield Waypoint(
             label=f"{label}lift",
             position=at(here + [0.0, 0.0, rng.uniform(*HOVER_M)]),
-            yaw=yaw,
+            yaw=hand_yaw,
             opening=0.0,
             tolerance_m=0.04,
         )
@@ -136,7 +153,12 @@ def place(
     )
     yield carry
     yield replace(
-        carry, label=f"{label}lower", position=at(goal), tolerance_m=0.006, is_careful=True
+        carry,
+        label=f"{label}lower",
+        position=at(goal),
+        tolerance_m=0.015,  # sideways: what stands already is not pushed about
+        is_careful=True,
+        until=lambda: world.position(name)[2] < position[2] + 0.004,
     )
     yield Waypoint(
         label=f"{label}release",
@@ -158,12 +180,13 @@ def go_home(*, label: str = "", tolerance_m: float = 0.012) -> Script:
 
 
 def fingers_at_rest(world: ArmPhysics) -> Callable[[], bool]:
-    """Whether the fingers have moved by less than half a millimetre since the last question."""
-    before: list[float] = []
+    """Whether the fingers have moved by less than half a millimetre in 0.1 s; asked once a step."""
+    openings: list[float] = []
+    num_steps = round(0.1 * world.rate_hz)
 
     def at_rest() -> bool:
-        before.append(world.opening)
-        return len(before) > 1 and abs(before[-1] - before[-2]) < 0.0005
+        openings.append(world.opening)
+        return len(openings) > num_steps and abs(openings[-1] - openings[-1 - num_steps]) < 0.0005
 
     return at_rest
 

@@ -22,8 +22,10 @@ CAREFUL_SPEED_M_S = 0.30
 EASING = 0.75  # near the aim, at most this share of the remaining way in 0.1 s
 TURN_RAD_S = 2.0
 WANDER_M, CAREFUL_WANDER_M = 0.010, 0.002  # standard deviation in each direction
+WANDER_LIMIT = 2.2  # deviations in all; else it stays out of reach of a way-point for long
 WANDER_MEMORY_S = 0.45  # it forgets itself within this time
 WANDER_FADE_M = 0.08  # it has its full size at this distance from either way-point
+SERVO_LAG_S = 0.03  # the hand is so late behind what it is told
 
 
 class ScriptedHand:
@@ -84,22 +86,25 @@ class ScriptedHand:
     def _stride_towards(self, waypoint: Waypoint) -> np.ndarray:
         """(3,) a stride from here towards the way-point, eased near it, wandering far from it."""
         here, rate_hz = self._environment.physics.tcp_position, self._environment.schema.rate_hz
+        # strides are given for 10 Hz; at higher rates the hand lags behind by more of each
+        pace = (1 / rate_hz + SERVO_LAG_S) / (0.1 + SERVO_LAG_S)
         way = waypoint.position() - here
         distance = float(np.linalg.norm(way))
         speed = CAREFUL_SPEED_M_S if waypoint.is_careful else self._speed_m_s
-        eased = (1 - (1 - EASING) ** (10 / rate_hz)) * distance
-        stride = min(speed / rate_hz, max(eased, 0.006 * 10 / rate_hz), distance)
+        eased = (1 - (1 - EASING) ** pace) * distance
+        stride = min(0.1 * pace * speed, max(eased, 0.006 * pace), distance)
         since = float(np.linalg.norm(here - self._left_from))
         fade = np.clip(min(distance, since) / WANDER_FADE_M, 0.0, 1.0)
-        std = max(CAREFUL_WANDER_M, fade * WANDER_M * (not waypoint.is_careful))
+        std = pace * max(CAREFUL_WANDER_M, fade * WANDER_M * (not waypoint.is_careful))
         return here + way * (stride / max(distance, 1e-9)) + std * self._next_wander(rate_hz)
 
     def _next_wander(self, rate_hz: float) -> np.ndarray:
-        """(3,) of unit deviation, correlated over time (Ornstein-Uhlenbeck)."""
+        """(3,) of unit deviation, correlated over time (Ornstein-Uhlenbeck), limited in length."""
         memory = np.exp(-1 / (rate_hz * WANDER_MEMORY_S))
         innovation = self._rng.normal(size=3) * np.sqrt(1 - memory**2)
         self._wander = memory * self._wander + innovation
-        return self._wander_scale * self._wander
+        limited = min(1.0, WANDER_LIMIT / max(float(np.linalg.norm(self._wander)), 1e-9))
+        return self._wander_scale * limited * self._wander
 
     def _turn_towards(self, yaw: float) -> float:
         """The hand's yaw a control step from now, rad."""

@@ -29,6 +29,7 @@ SCATTER_M = 0.018  # of a fruit on its plate, either way
 ON_PLATE_M, AT_HOME_M = 0.06, 0.05
 LIFTED_M = 0.03  # a fruit this far above its rest is being moved
 NUM_MOVES = 3
+NO_PLATE = -1
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,9 @@ class Swap:
             elif is_lifted[index] and height < 0.01 and not world.is_touching(name):
                 is_lifted[index] = False
                 plate = plate_under(world.position(name))
-                num_moves += plate != lies_on[index]
-                lies_on[index] = plate
+                if plate not in (NO_PLATE, lies_on[index]):
+                    num_moves += 1
+                    lies_on[index] = plate
         self.memory = replace(
             memory,
             step=memory.step + 1,
@@ -114,9 +116,9 @@ class Swap:
         )
 
     def reward(self, world: ArmPhysics) -> float:
-        """A third a move, as long as they are the right ones: what is swapped counts most."""
+        """0.3 a move, as long as they are the right ones."""
         memory = self.memory
-        if memory.num_moves > NUM_MOVES:
+        if memory.num_moves > NUM_MOVES or memory.lies_on not in layouts(memory)[memory.num_moves]:
             return 0.0
         return 0.3 * memory.num_moves + 0.05 * self.is_swapped(world)
 
@@ -160,8 +162,20 @@ def on_plate(plate: int, rng: np.random.Generator) -> np.ndarray:
     return np.array([*(PLATES_M[plate] + rng.uniform(-SCATTER_M, SCATTER_M, 2)), REST_HEIGHT_M])
 
 
+def layouts(memory: Memory) -> tuple[set[tuple[int, ...]], ...]:
+    """The plates of apple and orange after 0, 1, 2 and 3 moves that lead to the swap."""
+    apple, orange = memory.start
+    (free,) = set(range(len(PLATES_M))) - {apple, orange}
+    return (
+        {(apple, orange)},
+        {(free, orange), (apple, free)},
+        {(free, apple), (orange, free)},
+        {(orange, apple)},
+    )
+
+
 def plate_under(position: np.ndarray) -> int:
-    """Index of the plate on which a fruit at `position` (3,) lies, -1 if on none."""
+    """Index of the plate on which a fruit at `position` (3,) lies, NO_PLATE if on none."""
     distances = np.linalg.norm(PLATES_M - position[:2], axis=1)
     nearest = int(distances.argmin())
-    return nearest if distances[nearest] < ON_PLATE_M else -1
+    return nearest if distances[nearest] < ON_PLATE_M else NO_PLATE
