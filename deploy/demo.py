@@ -30,7 +30,7 @@ from teleop_data.replay_buffer import ReplayBuffer
 TASK, RECIPE, CAMERA = "pick_place", "pick_place", "top"
 INFERENCE = "chunk"  # of four actions: better here than rolling, see policy/EXPERIMENTS.md
 FIRST_SEED = 100_000  # demonstrations have the seeds 0, 1, ...
-OUTAGE = ("outage.start=[5,15]", "outage.length=10")
+OUTAGE = ("perturbation.start=[5,15]", "perturbation.length=10")
 # (perturbation, flag): the same seeds under each
 CONDITIONS = (
     ("none", "auto"),

@@ -49,6 +49,7 @@ class EpisodeResult:
         max_reward: greatest reward of any step.
         final_reward: reward of the last step.
         success_step: control step whose action reached the goal, None if none did.
+        perturbations: what went wrong and when, see `PerturbedEnvironment.facts`.
         statistics: of the controller.
     """
 
@@ -58,12 +59,19 @@ class EpisodeResult:
     max_reward: float = 0.0
     final_reward: float = 0.0
     success_step: int | None = None
+    perturbations: list[dict[str, Any]] = field(default_factory=list)
     statistics: ControlStatistics = field(default_factory=ControlStatistics)
 
     @property
     def is_success(self) -> bool:
         """Whether the goal was reached at any step."""
         return self.success_step is not None
+
+    @property
+    def is_perturbed(self) -> bool:
+        """Whether the window of any perturbation had begun before the episode ended."""
+        begins = [row["window"][0] for row in self.perturbations if row["window"] is not None]
+        return any(begin < self.num_steps for begin in begins)
 
     def add(self, result: StepResult) -> bool:
         """Take in one step; whether the episode is over with it."""
@@ -86,5 +94,6 @@ class EpisodeResult:
             "final_reward": self.final_reward,
             "success": self.is_success,
             "success_step": self.success_step,
+            "perturbations": self.perturbations,
             "statistics": self.statistics.to_json(),
         }

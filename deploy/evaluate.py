@@ -1,7 +1,7 @@
 """Entry point `forcing-evaluate`: many seeded rollouts of a checkpoint, in virtual time.
 
     forcing-evaluate checkpoint=<folder> inference=rolling num_episodes=100 first_seed=100000 \
-        perturbation=black flag=auto output_dir=<folder>
+        perturbation=black_2s perturbation.phase=during_contact flag=auto output_dir=<folder>
 
 Writes `results.json` (see `deploy.results`) and films of the first few episodes with the plan's
 noise levels drawn in. Same call, same numbers.
@@ -31,8 +31,8 @@ from omegaconf import MISSING, OmegaConf
 from deploy.results import summarize_episodes
 from deploy.rollout import Conditions, roll_out
 from deploy.video import EpisodeFilms
-from policy.checkpoint import LoadedPolicy, check_schema, load_policy, read_description
-from sim.perturbations import perturbation
+from policy.checkpoint import check_schema, load_policy, read_description
+from sim.conditions import PerturbationConfig, perturbations_of
 from teleop_data.environment import Environment
 
 
@@ -52,17 +52,6 @@ class Flagging(Enum):
 
 
 @dataclass
-class OutageConfig:
-    """When a perturbation is active: it begins at a step drawn from `start` = [first, last], both
-    included, and lasts `length` control steps (null: to the end). `options` are the perturbation's
-    own, such as std, share, speed, delay, sources."""
-
-    start: list[int] = field(default_factory=lambda: [5, 15])
-    length: int | None = 20
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
 class EvaluateConfig:
     """What `forcing-evaluate` is told.
 
@@ -72,8 +61,7 @@ class EvaluateConfig:
         planning: arguments of that mode, instead of the checkpoint's own.
         task: name in sim/configs/task; "" is the checkpoint's own.
         num_episodes, first_seed: episodes have the seeds first_seed, first_seed + 1, ...
-        perturbation: none, black, frozen, noise, patch, dropped or late.
-        outage: when and how.
+        perturbation: a condition of sim/configs/perturbation, each part of which can be overridden.
         flag: none believes a bad source, oracle knows, auto finds out as the policy server does.
         delay: control steps until a plan can be used.
         batch_size: episodes carried together.
@@ -88,8 +76,7 @@ class EvaluateConfig:
     task: str = ""
     num_episodes: int = 100
     first_seed: int = 100_000
-    perturbation: str = "none"
-    outage: OutageConfig = field(default_factory=OutageConfig)
+    perturbation: PerturbationConfig = field(default_factory=PerturbationConfig)
     flag: Flagging = Flagging.auto
     delay: int = 0
     batch_size: int = 50
@@ -131,13 +118,16 @@ def evaluate(config: EvaluateConfig, *, command: str) -> dict[str, Any]:
     make = environment_maker(task)
     environments = [make() for _ in range(min(config.batch_size, config.num_episodes))]
     check_schema(policy.schema, offered=environments[0].schema)
+    offered = environments[0].schema.select(policy.schema.names)
+    perturb = functools.partial(perturbations_of, config.perturbation, schema=offered)
+    terms = [perturbation.terms.to_json() for perturbation in perturb()]
     seeds = list(range(config.first_seed, config.first_seed + config.num_episodes))
     films = EpisodeFilms(environments, seeds=seeds, num_films=config.num_videos)
     episodes = roll_out(
         policy,
         environments,
         seeds=seeds,
-        conditions=conditions_of(config, policy, environments[0]),
+        conditions=Conditions(perturb=perturb, flag=config.flag.value, delay=config.delay),
         on_step=films.add,
     )
     results = {
@@ -147,8 +137,8 @@ def evaluate(config: EvaluateConfig, *, command: str) -> dict[str, Any]:
         "task": task,
         "inference": config.inference.value,
         "planning": repr(policy.planning),
-        "perturbation": config.perturbation,
-        "outage": OmegaConf.to_container(OmegaConf.structured(config.outage)),
+        "perturbation": config.perturbation.label,
+        "outage": terms[0] if terms else None,
         "flag": config.flag.value,
         "delay": config.delay,
         **summarize_episodes(episodes, rate_hz=policy.schema.rate_hz),
@@ -175,25 +165,6 @@ def environment_maker(task: str) -> Callable[[], Environment]:
         raise ValueError(f"no task {task!r}; give task=<name>, have: {', '.join(names)}")
     description = OmegaConf.create((folder / f"{task}.yaml").read_text())
     return functools.partial(instantiate, description.environment, _convert_="all")
-
-
-def conditions_of(
-    config: EvaluateConfig, policy: LoadedPolicy, environment: Environment
-) -> Conditions:
-    """The conditions that the config describes; perturbations touch what the policy sees."""
-    offered = environment.schema.select(policy.schema.names)
-    outage = config.outage
-    if len(outage.start) != 2:
-        raise ValueError(f"outage.start must be [first, last], got {outage.start}")
-    perturb = functools.partial(
-        perturbation,
-        config.perturbation,
-        schema=offered,
-        start=(outage.start[0], outage.start[1]),
-        length=outage.length,
-        **outage.options,
-    )
-    return Conditions(perturb=perturb, flag=config.flag.value, delay=config.delay)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Results of an evaluation: what `results.json` holds.
 
 command, version           how to get these numbers again
-checkpoint, task, inference, planning, perturbation, outage, flag, delay
+checkpoint, task, inference, planning, flag, delay
+perturbation               name of the condition, "none" for a healthy world
+outage                     its terms in control steps, see `sim.source_perturbations.Terms`, or null
 seeds                      of the episodes, in order
 num_episodes
 mean_max_reward            mean over episodes of the greatest reward of any step
@@ -11,6 +13,7 @@ success_interval           [low, high], 95 % Wilson
 mean_success_time_s        over the successful episodes; null if none
 network_calls_per_step     denoiser calls over control steps, all episodes
 holds_per_episode          control steps without an action that might be executed
+num_perturbed              episodes in which the perturbation's window began
 late_plans                 plans that took longer than announced, all episodes
 wall_time_s                of the whole evaluation
 episodes                   one row each, see `deploy.episode.EpisodeResult.to_json`
@@ -54,6 +57,7 @@ def summarize_episodes(episodes: Sequence[EpisodeResult], *, rate_hz: float) -> 
         "mean_success_time_s": float(np.mean(times_s)) if times_s else None,
         "network_calls_per_step": calls / sum(episode.num_steps for episode in episodes),
         "holds_per_episode": sum(s.cases["hold"] for s in statistics) / num,
+        "num_perturbed": sum(episode.is_perturbed for episode in episodes),
         "late_plans": sum(s.num_late_plans for s in statistics),
         "episodes": [episode.to_json() for episode in episodes],
     }

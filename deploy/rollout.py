@@ -1,6 +1,6 @@
 """Rollouts: many episodes of one policy in lock-step, in virtual time.
 
-Every episode has its environment, controller and perturbation; the network sees them as one batch,
+Every episode has its environment, perturbations and controller; the network sees them as one batch,
 and episodes that end leave it. Each draws its noise from a generator of its own, so its result
 depends on its seed and not on who runs beside it (up to the rounding of batched arithmetic).
 
@@ -22,6 +22,7 @@ from policy.checkpoint import LoadedPolicy
 from policy.inference import complete
 from policy.interface import Plan
 from sim.perturbations import Perturbation
+from sim.perturbed_environment import PerturbedEnvironment
 from teleop_data.environment import Environment, Observation
 from teleop_data.schema import Schema
 
@@ -33,14 +34,14 @@ class Conditions:
     """Under which conditions the episodes are run.
 
     Attributes:
-        perturb: makes the perturbation of one episode; None = the sources are healthy.
+        perturb: makes the perturbations of one episode; None = there are none.
         flag: how a bad source's noise level is set: "none" believes the picture, "oracle" knows the
             truth, "auto" lets `source_condition` find out, as the policy server does.
         limits: of "auto".
         delay: control steps until a plan can be used.
     """
 
-    perturb: Callable[[], Perturbation] | None = None
+    perturb: Callable[[], Sequence[Perturbation]] | None = None
     flag: FlagMode = "auto"
     limits: ConditionLimits | None = None
     delay: int = 0
@@ -54,15 +55,14 @@ class RunningEpisode:
     ) -> None:
         """Reset `environment` with `seed`; `schema` is the policy's."""
         self.result = EpisodeResult(seed=seed)
-        self._environment, self._schema, self._flag = environment, schema, conditions.flag
-        self._perturbation = conditions.perturb() if conditions.perturb else None
-        if self._perturbation is not None:
-            self._perturbation.reset(seed)
+        self._schema, self._flag = schema, conditions.flag
+        perturbations = conditions.perturb() if conditions.perturb else ()
+        self._environment = PerturbedEnvironment(environment, perturbations)
         flag = "auto" if conditions.flag == "auto" else "none"
         self._condition = SourceCondition(schema, limits=conditions.limits, flag=flag)
         self._controller = Controller(environment.schema, delay=conditions.delay)
-        self._observation = environment.reset(seed)
-        self._controller.start_episode(self._observation)
+        self._environment.reset(seed)
+        self._controller.start_episode(self._environment.sight.true)
         self.result.statistics = self._controller.statistics
         self._arrived: Observation = {}
         self._levels: dict[str, float] = {}
@@ -73,20 +73,20 @@ class RunningEpisode:
 
         n is 0 at the first step and 1 from then on.
         """
-        arrived, truth = self._observation, {}
-        if self._perturbation is not None:
-            arrived, truth = self._perturbation.apply(step, arrived)
-        now_s = step / self._schema.rate_hz
+        sight, rate_hz = self._environment.sight, self._schema.rate_hz
+        arrived, now_s = sight.arrived, step / rate_hz
         samples = {
             feature.name: Sample(
-                value=arrived[feature.name], captured_s=now_s - self._age_s(feature.name)
+                value=arrived[feature.name],
+                # a late frame carries its capture time
+                captured_s=now_s - sight.ages.get(feature.name, 0) / rate_hz,
             )
             for feature in self._schema.observed
             if feature.name in arrived
         }
         levels = self._condition.assess(samples, now_s=now_s).levels
         if self._flag == "oracle":
-            levels |= truth
+            levels |= sight.truth
         self._arrived, self._levels = arrived, levels
         seen = {name: sample.value for name, sample in samples.items()}
         observation, full_levels = complete(self._schema, seen, levels)
@@ -94,12 +94,6 @@ class RunningEpisode:
         none = np.zeros((0, *self._schema.action.shape), np.float32)
         executed = none if request.executed is None else request.executed[-1:]
         return observation, full_levels, executed
-
-    def _age_s(self, name: str) -> float:
-        """How old the source's newest value is: a late frame carries its capture time."""
-        if self._perturbation is None:
-            return 0.0
-        return self._perturbation.age_steps(name) / self._schema.rate_hz
 
     def act(self, step: int, plan: Plan, *, delay: int, on_step: OnStep | None) -> bool:
         """Take in the plan for `step`, execute one action; whether the episode is over."""
@@ -124,9 +118,10 @@ class RunningEpisode:
                     result=outcome,
                 )
             )
-        self._observation = outcome.observation
-        is_over = self.result.add(outcome)
-        return is_over or step + 1 >= self._environment.max_steps
+        is_over = self.result.add(outcome) or step + 1 >= self._environment.max_steps
+        if is_over:
+            self.result.perturbations = self._environment.facts()["perturbations"]
+        return is_over
 
 
 def roll_out(

@@ -76,6 +76,16 @@ class TaskEnvironment[P: Physics]:
             terminated=success or self._step >= self.max_steps,
         )
 
+    def observe(self) -> Observation:
+        """The observation of this moment, anew: for whoever changed the world between two steps.
+
+        Raises:
+            RuntimeError: before the first reset.
+        """
+        if self._step is None:
+            raise RuntimeError("observe before reset: call reset(seed) first")
+        return self._observe()
+
     def render(self) -> np.ndarray:
         """A picture for people, (H, W, 3) uint8. RuntimeError if no renderer was given."""
         if self._renderer is None:

@@ -1,168 +1,130 @@
-"""Perturbations: sources that go bad for a while, and an oracle that knows.
+"""Perturbations: what goes wrong for a while, by name.
 
-    step     0 . . . start . . . . end . . .
-    source   good    |   bad      |   good        truth 0 0 0 1 1 1 1 0 0 0
+    of sources   black, frozen, noise, recolored, patch, swapped, dropped, late    any environment
+    of actions   action_latency                                                    any environment
+    of the world distractors, occluder, light, table_color, nudge      a physics that offers them
 
-A perturbation stands between an environment and who acts on its observations. It holds one
-episode's state, so a batch of episodes in lock-step uses one object each. The bad window and every
-random draw are a function of the seed alone.
+A perturbation stands between an environment and who acts in it; `PerturbedEnvironment` puts it
+there. It holds one episode's state, so a batch of episodes in lock-step uses one object each. Its
+window and every random draw are a function of the seed alone.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-import numpy as np
-
-from sim.corruptions import Black, Corruption, Dropped, Frozen, Late, Noise, Patch
-from teleop_data.environment import Observation
+from sim.action_latency import ActionLatency
+from sim.corruptions import Late
+from sim.perturbation_window import Duration, Phase, WindowRule, control_steps
+from sim.source_perturbations import SOURCE_KINDS, SourcePerturbation, Terms
+from sim.world_perturbations import WORLD_KINDS, WorldPerturbation
 from teleop_data.schema import Feature, Schema
 
-Truth = dict[str, float]  # perturbed source -> 1 while what it delivers is bad, else 0
-Maker = Callable[[Feature, np.random.Generator], Corruption]
+Perturbation = SourcePerturbation | ActionLatency | WorldPerturbation
 
-_STREAM = 7_303  # sets our draws apart from the environment's, which uses the same seed
-
-
-class Perturbation:
-    """Faults of some sources over one window of control steps an episode."""
-
-    def __init__(
-        self,
-        make: Maker | None,
-        *,
-        schema: Schema,
-        sources: Iterable[str] | None = None,
-        start: tuple[int, int] = (0, 0),
-        length: int | None = None,
-    ) -> None:
-        """See `perturbation`; `make` gives each source its corruption, None leaves all alone.
-
-        Raises:
-            KeyError: a source is not an observed feature.
-            ValueError: the window is impossible, or a source cannot go bad in this way.
-        """
-        first, last = start
-        if not 0 <= first <= last:
-            raise ValueError(f"start is {start}, expected (first, last) with 0 <= first <= last")
-        if length is not None and length < 1:
-            raise ValueError(f"length is {length}, expected at least 1, or None for 'to the end'")
-        self._make, self._start, self._length = make, (int(first), int(last)), length
-        self._features = _chosen(schema, sources)
-        self.reset(0)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The perturbed features."""
-        return tuple(feature.name for feature in self._features)
-
-    def reset(self, seed: int) -> None:
-        """Begin the episode of `seed`: draw its bad window and forget the past."""
-        first, last = self._start
-        begin = int(np.random.default_rng([_STREAM, seed]).integers(first, last + 1))
-        self.window = (begin, None if self._length is None else begin + self._length)
-        self._next_step = 0
-        self._corruptions: dict[str, Corruption] = {}
-        for index, feature in enumerate(self._features):
-            if self._make is not None:
-                rng = np.random.default_rng([_STREAM, seed, index])
-                self._corruptions[feature.name] = self._make(feature, rng)
-
-    def is_bad(self, step: int) -> bool:
-        """Whether `step` lies in this episode's bad window."""
-        begin, end = self.window
-        return self._make is not None and begin <= step and (end is None or step < end)
-
-    def age_steps(self, name: str) -> int:
-        """Age of what `apply` gave last for source `name`, in control steps, as its capture time
-        would tell; a frozen or covered camera's pictures are new ones."""
-        corruption = self._corruptions.get(name)
-        return corruption.age_steps if isinstance(corruption, Late) else 0
-
-    def apply(self, step: int, observation: Observation) -> tuple[dict[str, np.ndarray], Truth]:
-        """What arrives at control step `step` in place of `observation`, and the truth about it.
-
-        Dropped sources are absent from the answer; other sources are handed through, the same
-        objects. A source whose value is still the true one (frozen or late at step 0) is not bad.
-
-        Raises:
-            ValueError: a step is left out or repeated: a frozen source needs each, in order.
-        """
-        if step != self._next_step:
-            raise ValueError(
-                f"got step {step}, expected {self._next_step}: apply every control step once, in "
-                "order, after reset(seed)"
-            )
-        self._next_step += 1
-        arrived, truth = dict(observation), dict.fromkeys(self.sources, 0.0)
-        for name, corruption in self._corruptions.items():
-            value = corruption.deliver(observation[name], is_bad=self.is_bad(step))
-            truth[name] = float(value is not observation[name])
-            if value is None:
-                del arrived[name]
-            else:
-                arrived[name] = value
-        return arrived, truth
+KINDS: dict[str, Callable[..., Any]] = {
+    **SOURCE_KINDS,
+    "action_latency": Late,
+    **WORLD_KINDS,
+}
+DISTRACTING_LEVEL = 0.5  # pictures that distract still tell something
 
 
 def perturbation(
-    name: str,
+    kind: str,
     *,
     schema: Schema,
     sources: Iterable[str] | None = None,
-    start: tuple[int, int] = (0, 0),
-    length: int | None = None,
-    std: float | Sequence[float] = 64.0,
-    share: float = 0.5,
-    speed: float = 0.0,
-    delay: int = 5,
+    num_sources: int | None = None,
+    start: Sequence[Duration] = (0, 0),
+    length: Duration | None = None,
+    phase: Phase = "anytime",
+    offset: Sequence[Duration] = (0, 0),
+    level: float | None = None,
+    **options: Any,
 ) -> Perturbation:
-    """The perturbation `name`, ready for `reset(seed)`; one object per episode at a time.
+    """The perturbation `kind`, ready for `reset(seed)`; one object per episode at a time.
 
     Args:
-        name: none, black, frozen, noise, patch, dropped or late.
-        schema: of the environment.
+        kind: see the top of this file.
+        schema: of the environment, or of what the policy sees of it.
         sources: names of the features that go bad; None means the cameras, or, where there is no
-            camera, every observed feature.
-        start: (first, last), both included: the window begins at a step drawn uniformly from them.
-        length: control steps of the window; None means to the end of the episode.
-        std: noise only; standard deviation in the feature's unit (grey levels for cameras),
-            one for all entries or one for each.
-        share: patch only; its height and width as a share of the picture's, in (0, 1].
-        speed: patch only; pixels a control step, 0 is fixed.
-        delay: late only; age of what arrives, in control steps, at least 1.
+            camera, every observed feature. An occluder takes one camera: the first, if None.
+        num_sources: how many of them go bad in an episode, drawn anew each time; None means all.
+        start, length, phase, offset: when, see `WindowRule`; durations are control steps, or
+            seconds as "0.5 s".
+        level: noise level that an oracle gives a bad source; None means 1, and 0.5 where the world
+            only distracts (distractors, light, table_color).
+        options: of that kind: the keyword arguments of its class in `sim.corruptions` or
+            `sim.world_perturbations`.
 
     Raises:
         KeyError: a source is not an observed feature.
-        ValueError: the name is unknown, an option is out of range, or a patch is asked of a source
-            that is no camera.
+        ValueError: the kind or an option is unknown, a number is out of range, the window is
+            impossible, or a source cannot go bad in this way.
     """
-    if np.any(np.less(std, 0)) or speed < 0 or not 0 < share <= 1 or delay < 1:
-        raise ValueError(
-            f"std {std}, speed {speed}, share {share}, delay {delay}; expected std and speed at "
-            "least 0, share in (0, 1], delay at least 1"
-        )
-    makers: dict[str, Maker | None] = {
-        "none": None,
-        "black": lambda feature, rng: Black(),
-        "frozen": lambda feature, rng: Frozen(),
-        "noise": lambda feature, rng: Noise(std=std, rng=rng),
-        "patch": lambda feature, rng: Patch(_camera(feature), share=share, speed=speed, rng=rng),
-        "dropped": lambda feature, rng: Dropped(),
-        "late": lambda feature, rng: Late(delay=delay),
-    }
-    if name not in makers:
-        raise ValueError(f"no perturbation {name!r}; have: {', '.join(makers)}")
-    return Perturbation(makers[name], schema=schema, sources=sources, start=start, length=length)
+    if kind not in KINDS:
+        raise ValueError(f"no perturbation {kind!r}; have: {', '.join(KINDS)}")
+    rule = WindowRule(
+        start=_steps(start, schema=schema),
+        length=None if length is None else control_steps(length, rate_hz=schema.rate_hz),
+        phase=phase,
+        offset=_steps(offset, schema=schema),
+    )
+    features = _affected(kind, schema, sources)
+    options = _complete(kind, options)
+    if num_sources is not None and kind not in SOURCE_KINDS:
+        raise ValueError(f"num_sources is for faults of sources, not for {kind}")
+    if kind == "occluder":
+        options["camera"] = features[0].name
+    if level is None:
+        level = DISTRACTING_LEVEL if kind in ("distractors", "light", "table_color") else 1.0
+    names = tuple(feature.name for feature in features)
+    terms = Terms(kind=kind, options=options, rule=rule, sources=names, level=level)
+    if kind in SOURCE_KINDS:
+        return SourcePerturbation(terms, features=features, num_sources=num_sources)
+    if kind in WORLD_KINDS:
+        return WorldPerturbation(terms)
+    return ActionLatency(terms, action=schema.action)
 
 
-def _camera(feature: Feature) -> Feature:
-    if feature.role != "camera":
+def _steps(durations: Sequence[Duration], *, schema: Schema) -> tuple[int, int]:
+    if len(durations) != 2:
+        raise ValueError(f"got {list(durations)}, expected [first, last]")
+    first, last = (control_steps(d, rate_hz=schema.rate_hz) for d in durations)
+    return first, last
+
+
+def _complete(kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` with the defaults of those not given. ValueError if one is unknown."""
+    parameters = inspect.signature(KINDS[kind]).parameters.values()
+    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    keywords.pop("camera", None)  # an occluder's source
+    if unknown := sorted(set(options) - set(keywords)):
+        raise ValueError(f"{kind} has no option {unknown}; have: {', '.join(keywords) or 'none'}")
+    return {**keywords, **options}
+
+
+def _affected(kind: str, schema: Schema, sources: Iterable[str] | None) -> tuple[Feature, ...]:
+    """The features about which `kind` tells the truth."""
+    if kind in ("nudge", "action_latency"):
+        if sources is not None:
+            raise ValueError(f"{kind} spoils no source; leave sources out")
+        return ()
+    if kind not in WORLD_KINDS:
+        return _chosen(schema, sources)
+    cameras = schema.with_role("camera")
+    chosen = cameras[: 1 if kind == "occluder" else None] if sources is None else None
+    chosen = _chosen(schema, sources) if chosen is None else chosen
+    if kind == "occluder" and len(chosen) != 1 or not set(chosen) <= set(cameras):
         raise ValueError(
-            f"a patch covers part of a picture; {feature.name!r} is no camera: use black, frozen, "
-            "noise, dropped or late there"
+            f"{kind} with sources {[f.name for f in chosen]}; expected "
+            f"{'one camera' if kind == 'occluder' else 'cameras'} of "
+            f"{[camera.name for camera in cameras]}"
         )
-    return feature
+    return chosen
 
 
 def _chosen(schema: Schema, sources: Iterable[str] | None) -> tuple[Feature, ...]:

@@ -14,11 +14,11 @@ from deploy.evaluate import (
     EvaluateConfig,
     Flagging,
     Inference,
-    OutageConfig,
     environment_maker,
     evaluate,
 )
 from policy.checkpoint import CheckpointError
+from sim.conditions import PerturbationConfig
 from tests.deploy.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +43,7 @@ KEYS = {
     "mean_success_time_s",
     "network_calls_per_step",
     "holds_per_episode",
+    "num_perturbed",
     "late_plans",
     "wall_time_s",
     "episodes",
@@ -76,9 +77,9 @@ def test_the_command_line_end_to_end(checkpoint: str, tmp_path: Path):
         "+planning.execution_horizon=3",
         "num_episodes=2",
         "first_seed=70",
-        "perturbation=black",
-        "outage.start=[2,2]",
-        "outage.length=3",
+        "perturbation=black_0.5s",
+        "perturbation.start=[2,0.2s]",
+        "perturbation.length=3",
         "flag=auto",
         "num_videos=1",
         "num_threads=1",
@@ -100,7 +101,20 @@ def test_the_command_line_end_to_end(checkpoint: str, tmp_path: Path):
     )
     assert results["seeds"] == [70, 71]
     assert [row["seed"] for row in results["episodes"]] == [70, 71]
-    assert results["outage"] == {"start": [2, 2], "length": 3, "options": {}}
+    assert results["perturbation"] == "black_0.5s"
+    assert results["outage"] == {
+        "kind": "black",
+        "options": {},
+        "sources": ["top"],
+        "level": 1.0,
+        "start": [2, 2],
+        "length": 3,
+        "phase": "anytime",
+        "offset": [0, 0],
+    }
+    windows = [row["perturbations"][0]["window"] for row in results["episodes"]]
+    assert windows == [[2, 5], [2, 5]]
+    assert results["num_perturbed"] == 2
     assert "execution_horizon=3" in results["planning"]
     # 2 calls every 3 steps of 70
     assert results["network_calls_per_step"] == pytest.approx(2 * 24 / 70)
@@ -115,8 +129,8 @@ def test_the_command_line_end_to_end(checkpoint: str, tmp_path: Path):
 def test_the_same_call_gives_the_same_numbers_and_other_seeds_others(
     checkpoint: str, tmp_path: Path
 ):
-    outage = OutageConfig(start=[3, 8], length=6)
-    options: dict[str, Any] = {"perturbation": "noise", "outage": outage, "flag": Flagging.none}
+    noise = PerturbationConfig(kind="noise", start=[3, 8], length=6)
+    options: dict[str, Any] = {"perturbation": noise, "flag": Flagging.none}
     first, second = (run(checkpoint, tmp_path / name, **options) for name in "ab")
     for results in (first, second):
         results.pop("wall_time_s")
@@ -136,8 +150,8 @@ def test_rolling_makes_one_call_a_step_after_its_cold_start(checkpoint: str, tmp
 
 
 def test_unflagged_and_flagged_runs_differ_by_the_flag_alone(checkpoint: str, tmp_path: Path):
-    outage = OutageConfig(start=[3, 3], length=None)
-    options: dict[str, Any] = {"perturbation": "black", "outage": outage, "num_episodes": 1}
+    black = PerturbationConfig(kind="black", start=[3, 3], length=None)
+    options: dict[str, Any] = {"perturbation": black, "num_episodes": 1}
     believed = run(checkpoint, tmp_path / "none", flag=Flagging.none, **options)
     told = run(checkpoint, tmp_path / "auto", flag=Flagging.auto, **options)
     assert believed["seeds"] == told["seeds"]
@@ -145,17 +159,25 @@ def test_unflagged_and_flagged_runs_differ_by_the_flag_alone(checkpoint: str, tm
     assert final_rewards[0] != final_rewards[1]
 
 
+def black(**changes: Any) -> dict[str, Any]:
+    return {"perturbation": PerturbationConfig(**({"name": "x", "kind": "black"} | changes))}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"perturbation": "fog"}, "no perturbation 'fog'; have: none, black"),
         ({"task": "pick_plcae"}, "no task 'pick_plcae'.* have: pick_place, push_t_image"),
         ({"num_episodes": 0}, "at least 1, got 0"),
         ({"batch_size": 0}, "at least 1, got 3 and 0"),
-        ({"outage": OutageConfig(start=[5])}, r"outage.start must be \[first, last\], got \[5\]"),
-        ({"outage": OutageConfig(start=[9, 5])}, "expected .first, last."),
-        ({"outage": OutageConfig(length=0)}, "length is 0, expected at least 1"),
-        ({"outage": OutageConfig(options={"sources": ["wrsit"]})}, "no observed feature"),
+        (black(kind="fog"), "no perturbation 'fog'; have: black"),
+        (black(start=[5]), r"got \[5\], expected \[first, last\]"),
+        (black(start=[9, 5]), "expected .first, last."),
+        (black(length=0), "length is 0, expected at least 1"),
+        (black(length="soon"), "'soon' is no duration"),
+        (black(sources=["wrsit"]), "no observed feature"),
+        (black(options={"std": 1.0}), "black has no option"),
+        (black(kind="swapped"), "two cameras of one shape"),
+        (black(kind="occluder"), "cannot be changed from outside"),
         ({"planning": {"steps": 3}}, "RollingPlanning refuses"),
     ],
 )
@@ -179,7 +201,13 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("argument", "words"), [("flag=maybe", "maybe"), ("num_episodess=3", "num_episodess")]
+    ("argument", "words"),
+    [
+        ("flag=maybe", "maybe"),
+        ("num_episodess=3", "num_episodess"),
+        ("perturbation=fog", "black_2s"),  # the names that there are
+        ("perturbation.lenght=3", "lenght"),
+    ],
 )
 def test_the_command_line_refuses_what_it_does_not_know(argument: str, words: str):
     process = subprocess.run(

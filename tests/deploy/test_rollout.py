@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -49,9 +46,8 @@ def levels(records: list[StepRecord], name: str = "top") -> list[float]:
 
 
 def outage(name: str, *, first: int = 4, length: int = 5, **options):
-    return functools.partial(
-        perturbation, name, schema=SCHEMA, start=(first, first), length=length, **options
-    )
+    start = (first, first)
+    return lambda: [perturbation(name, schema=SCHEMA, start=start, length=length, **options)]
 
 
 def test_an_episode_is_the_same_alone_and_in_company(policy):
@@ -132,13 +128,50 @@ def test_a_dropped_source_is_missing_even_where_everything_is_believed(policy):
 def test_auto_knows_a_late_frame_by_its_capture_time(policy):
     late = Conditions(perturb=outage("late", first=5, length=None, delay=5), flag="auto")
     records = recorded(policy, seeds=[7], batch=1, conditions=late)[7]
-    assert levels(records) == [0.0] * 5 + [1.0] * 9  # older than the limit of 3 steps at once
+    # the last picture in time is held; it has come three times more when it is 3 steps old
+    assert levels(records) == [0.0] * 7 + [1.0] * 7
     fresh = Conditions(perturb=outage("late", first=5, length=None, delay=2), flag="auto")
     records = recorded(policy, seeds=[7], batch=1, conditions=fresh)[7]
     assert levels(records) == [0.0] * MAX_STEPS
 
 
-def test_a_flagged_camera_is_not_looked_at(policy, tmp_path: Path):
+def test_a_lower_level_reaches_the_policy(policy):
+    conditions = Conditions(perturb=outage("noise", first=3, length=2, level=0.4), flag="oracle")
+    records = recorded(policy, seeds=[7], batch=1, conditions=conditions)[7]
+    assert levels(records) == pytest.approx([0.0] * 3 + [0.4] * 2 + [0.0] * 9)
+
+
+def test_the_world_executes_late_what_the_controller_was_told(policy):
+    """The controller knows nothing of it; the hand does."""
+    late = recorded(
+        policy, seeds=[7], batch=1, conditions=Conditions(perturb=outage("action_latency"))
+    )[7]
+    prompt = recorded(policy, seeds=[7], batch=1)[7]
+    np.testing.assert_array_equal(actions(late)[:5], actions(prompt)[:5])
+    states = [np.stack([r.observation["state"] for r in records]) for records in (late, prompt)]
+    np.testing.assert_array_equal(states[0][:5], states[1][:5])
+    assert np.abs(states[0][5] - states[1][5]).max() > 1e-3
+    assert levels(late) == [0.0] * MAX_STEPS
+
+
+def test_contact_is_waited_for_and_the_result_tells_what_happened(policy):
+    environment = pick_place_environment(max_steps=MAX_STEPS)
+    waiting = perturbation("black", schema=SCHEMA, phase="during_contact")
+    conditions = Conditions(perturb=lambda: [waiting, *outage("black", first=9, length=8)()])
+    (result,) = roll_out(policy, [environment], seeds=[7], conditions=conditions)
+    never, at_nine = result.to_json()["perturbations"]
+    assert never["window"] is None
+    assert at_nine["window"] == [9, 17]
+    assert result.is_perturbed
+    (result,) = roll_out(policy, [environment], seeds=[7])
+    assert result.to_json()["perturbations"] == []
+    assert not result.is_perturbed
+    too_late = Conditions(perturb=outage("black", first=MAX_STEPS))
+    (result,) = roll_out(policy, [environment], seeds=[7], conditions=too_late)
+    assert not result.is_perturbed
+
+
+def test_a_flagged_camera_is_not_looked_at(policy):
     """What the camera shows while it is flagged cannot reach the actions: its token is noise."""
     black = Conditions(perturb=outage("black", first=4, length=5), flag="oracle")
     noise = Conditions(perturb=outage("noise", first=4, length=5), flag="oracle")

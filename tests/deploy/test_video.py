@@ -40,7 +40,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recorder = EpisodeFilms(environments, seeds=[7, 8, 9], num_films=2)
     black = functools.partial(perturbation, "black", schema=SCHEMA, start=(4, 4), length=5)
     policy = tiny_policy(folder / "checkpoint")
-    conditions = Conditions(perturb=black)
+    conditions = Conditions(perturb=lambda: [black()])
     roll_out(policy, environments, seeds=[7, 8, 9], conditions=conditions, on_step=recorder.add)
     paths = recorder.write(folder / "out")
     assert paths == [folder / "out" / "rollout_7.mp4", folder / "out" / "rollout_8.mp4"]

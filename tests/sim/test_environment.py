@@ -85,6 +85,20 @@ def test_an_environment_without_renderer_says_so():
         environment.render()
 
 
+def test_a_world_changed_between_two_steps_can_be_observed_anew():
+    environment = TaskEnvironment(Cart(), Reach())
+    with pytest.raises(RuntimeError, match="observe before reset"):
+        environment.observe()
+    environment.reset(0)
+    environment.physics.position[:] = 0.5
+    observation = environment.observe()
+    environment.physics.position[:] = 0.7
+    assert observation["state"] == [0.5]
+    environment.close()
+    with pytest.raises(RuntimeError, match="observe before reset"):
+        environment.observe()
+
+
 def test_checked_actions_are_float64_copies():
     action = np.array([0.5], np.float32)
     checked = checked_action(action, Reach.schema.action)
