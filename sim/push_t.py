@@ -23,6 +23,7 @@ RATE_HZ = 10.0
 MAX_STEPS = 300
 ACTION_LOW = np.zeros(2, np.float32)  # px; targets beyond are clipped
 ACTION_HIGH = np.full(2, 512, np.float32)
+AGENT_RADIUS = 15.0  # px
 IMAGE_PIXELS = 96
 
 FULL_SCHEMA = Schema(
@@ -144,6 +145,35 @@ class PushT:
             terminated=bool(success) or self._step >= self.max_steps,
             info={"coverage": float(info["coverage"])},
         )
+
+    @property
+    def agent_position(self) -> np.ndarray:
+        """(2,) float64 x, y in px, whatever is observed: scripted demonstrators may see it."""
+        return np.array(self._world.agent.position)
+
+    @property
+    def block_pose(self) -> np.ndarray:
+        """(3,) float64 x, y in px and the angle in rad, whatever is observed."""
+        return np.array([*self._world.block.position, self._world.block.angle])
+
+    @property
+    def mark_pose(self) -> np.ndarray:
+        """(3,) float64, where the block belongs: x, y in px and the angle in rad."""
+        return np.array(self._world.goal_pose)
+
+    def bare_space(self) -> tuple[pymunk.Space, pymunk.Body, pymunk.Body]:
+        """A space of its own with walls, an agent and a block as here, to try pushes in.
+
+        Every such space behaves the same. It tells nobody of collisions, so it is quicker.
+        """
+        space = pymunk.Space()
+        space.damping = self._world.space.damping
+        walls = [s for s in self._world.space.static_body.shapes if isinstance(s, pymunk.Segment)]
+        for wall in sorted(walls, key=lambda wall: (wall.a, wall.b)):  # they come as a set
+            space.add(pymunk.Segment(space.static_body, wall.a, wall.b, wall.radius))
+        agent = self._world.add_circle(space, (256.0, 400.0), AGENT_RADIUS)
+        block, _ = self._world.add_tee(space, (256.0, 300.0), 0.0)
+        return space, agent, block
 
     def render(self) -> np.ndarray:
         """A picture for people with the agent's target as a cross, (H, W, 3) uint8."""
