@@ -83,6 +83,7 @@ def test_it_succeeds_in_good_time(drives: list[Drive]):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_it_succeeds_in_98_of_100():
     environment = PushT()
     expert = PushTPlanner(environment)
