@@ -14,7 +14,7 @@ import threading
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 import zmq
@@ -33,6 +33,9 @@ from deploy.start_gate import StartLimits
 from deploy.stop_signal import stop_on_signal
 from teleop_data.clock import MonotonicClock
 from teleop_data.environment import Environment, Observation
+
+if TYPE_CHECKING:  # it needs viser, which a robot that nobody watches need not have
+    from deploy.live_view import LiveView
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ class RunConfig:
         source_wait_s: for a source that is missing at the start, at rest.
         max_hold_s: an episode ends after holding without a break for as long.
         output: file for results as JSON, null = none.
+        view_port: of a page on this machine that shows the run live, null = none.
     """
 
     task: dict[str, Any] = MISSING
@@ -94,6 +98,7 @@ class RunConfig:
     source_wait_s: float = 2.0
     max_hold_s: float = 10.0
     output: str | None = None
+    view_port: int | None = None
 
 
 class CameraPublishers:
@@ -136,7 +141,9 @@ def run(config: RunConfig) -> list[EpisodeResult]:
     )
     publishers = CameraPublishers(camera_endpoints(config.publish, key="publish"), environment)
     client = PolicyClient(config.server, schema=environment.schema, patience_s=config.patience_s)
+    view = None
     try:
+        view = open_view(environment, config)
         client.connect(config.connect_timeout_s)
         loop = ControlLoop(
             environment,
@@ -149,31 +156,64 @@ def run(config: RunConfig) -> list[EpisodeResult]:
             ),
             publish=publishers,
         )
-        return run_episodes(loop, config, stopped=stop_on_signal())
+        return run_episodes(loop, config, stopped=stop_on_signal(), view=view)
     finally:
+        if view is not None:
+            view.close()
         client.close()
         publishers.close()
         environment.close()
 
 
+def open_view(environment: Environment, config: RunConfig) -> LiveView | None:
+    """The page that shows the run, None if none is asked for.
+
+    Raises:
+        OSError: its port is taken.
+        ValueError: what it needs is not installed.
+    """
+    if config.view_port is None:
+        return None
+    try:
+        from deploy.live_view import LiveView
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"view_port={config.view_port} needs {error.name}, which is not installed: "
+            "pip install 'lerobot_policy_diffusion_forcing[sim]'"
+        ) from error
+    title = f"{config.task.get('name', 'robot')}, {config.server}"
+    view = LiveView(environment, title=title, port=config.view_port)
+    print(f"view at {view.url}", flush=True)
+    return view
+
+
 def run_episodes(
-    loop: ControlLoop, config: RunConfig, *, stopped: threading.Event
+    loop: ControlLoop,
+    config: RunConfig,
+    *,
+    stopped: threading.Event,
+    view: LiveView | None = None,
 ) -> list[EpisodeResult]:
     """Run the episodes one by one, each printed and written as it ends, until `stopped`."""
 
-    def look_for_signal(_record: StepRecord) -> None:
+    def after_step(record: StepRecord) -> None:
+        if view is not None:
+            view.show(record)
         if stopped.is_set():
             raise _Interrupted
 
     results: list[EpisodeResult] = []
     print(TABLE_HEAD, flush=True)
     for episode in range(config.num_episodes):
+        seed = config.first_seed + episode
+        if view is not None:
+            view.start_episode(seed)
         try:
             result = loop.run_episode(
                 episode=episode,
-                seed=config.first_seed + episode,
+                seed=seed,
                 flag="none" if config.flag is FlagMode.none else "auto",
-                on_step=look_for_signal,
+                on_step=after_step,
             )
         except _Interrupted:
             logger.warning("stopped in episode %d, which does not count", episode)
