@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from sim.arm_environment import CAMERAS
+from sim.arm_environment import CAMERAS, ArmEnvironment
 from sim.conditions import (
     PerturbationConfig,
     condition_names,
@@ -16,10 +19,14 @@ from sim.conditions import (
     perturbed,
     read_condition,
 )
+from sim.experts.scripted_hand import ScriptedHand
 from sim.perturbations import KINDS
 from sim.perturbed_environment import PerturbedEnvironment
 from sim.source_perturbations import SourcePerturbation
 from sim.tasks.pick_place import pick_place_environment
+from sim.tasks.swap import Swap
+from sim.world_perturbations import WORLD_KINDS
+from teleop_data.recorder import Recorder, record_episode, recording_schema
 from teleop_data.schema import Feature, Schema
 
 SCHEMA = Schema(
@@ -61,6 +68,50 @@ def test_the_standard_conditions_are_what_their_names_say(name: str):
     kind, length, options = STANDARD[name]
     assert (made.terms.kind, made.terms.rule.length) == (kind, length)
     assert made.terms.options == options
+
+
+class Memory:
+    """Where the newest episode goes."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+
+    def append_episode(self, episode: Any, *, attributes: Any = None) -> None:
+        self.episode, self.attributes = dict(episode), json.loads(json.dumps(attributes))
+
+
+@pytest.fixture(scope="module")
+def arm() -> Iterator[ArmEnvironment]:
+    environment = ArmEnvironment(Swap(), pixels=32)
+    yield environment
+    environment.close()
+
+
+@pytest.mark.parametrize("name", [name for name in condition_names() if name != "none"])
+def test_every_condition_runs_on_an_arm_task_and_is_recorded(arm: ArmEnvironment, name: str):
+    environment = perturbed(arm, replace(read_condition(name), start=[2, 3], length=6))
+    expert = ScriptedHand(arm)
+    memory = Memory(recording_schema(environment, expert))
+    summary = record_episode(
+        environment, expert, seed=3, recorder=Recorder(memory), max_steps=12
+    )  # the recorder refuses what is off schema or not finite
+    assert 0 <= summary.max_reward <= 1
+    (row,) = memory.attributes["perturbations"]
+    begin, end = row["window"]
+    inside = np.zeros(12, bool)
+    inside[begin:end] = True
+    told = memory.episode
+    bad = np.stack([told[f"bad_{source}"][:, 0] for source in row["spoiled"] or ()] or [inside])
+    assert (bad[:, ~inside] == 0).all()
+    assert (bad[:, inside] > 0).any(axis=1).all()
+    is_of_world = row["kind"] in WORLD_KINDS or row["kind"] == "action_latency"
+    np.testing.assert_array_equal(told["world_is_perturbed"][:, 0], inside & is_of_world)
+    for source in row["sources"]:
+        is_lost = row["kind"] == "dropped"
+        assert told[f"missing_{source}"].any() == is_lost
+        assert told[f"bad_{source}"].any() == (source in row["spoiled"])
+    for feature in environment.schema.features:
+        assert len(np.unique(told[feature.name], axis=0)) > 1, f"{feature.name} is constant"
 
 
 def test_every_kind_has_a_condition():

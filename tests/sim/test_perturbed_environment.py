@@ -51,7 +51,7 @@ class TestFaultySources(TestUnperturbed):
 
 class TestLateActions(TestUnperturbed):
     def make(self):
-        return perturbed(fault("action_latency", delay=(1, 4), start=(2, 5)))
+        return perturbed(fault("action_latency", delay=(1, 4)))
 
 
 def play(environment: PerturbedEnvironment, *, seed: int = 3, num_steps: int = 12):
