@@ -1,0 +1,35 @@
+"""The tasks there are: what sim/configs/task says of each."""
+
+from __future__ import annotations
+
+import importlib.resources
+
+from omegaconf import DictConfig, OmegaConf
+
+ARM_ENVIRONMENT = "sim.arm_environment.ArmEnvironment"
+
+
+def task_names() -> list[str]:
+    """Names of all tasks."""
+    folder = importlib.resources.files("sim.configs") / "task"
+    files = sorted(path.name for path in folder.iterdir())
+    return [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
+
+
+def arm_task_names() -> list[str]:
+    """Names of the tasks of the arm."""
+    return [
+        name for name in task_names() if describe_task(name).environment._target_ == ARM_ENVIRONMENT
+    ]
+
+
+def describe_task(name: str) -> DictConfig:
+    """The node of the task `name`: name, environment, expert.
+
+    Raises:
+        ValueError: there is no such task; the message lists those there are.
+    """
+    if name not in task_names():
+        raise ValueError(f"no task {name!r}; have: {', '.join(task_names())}")
+    file = importlib.resources.files("sim.configs") / "task" / f"{name}.yaml"
+    return OmegaConf.create(file.read_text())
