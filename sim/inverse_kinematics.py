@@ -22,6 +22,7 @@ PULLED_ITERATIONS = 2  # the first ones only: the damping lets a little of it sp
 MAX_ITERATIONS = 30
 TOLERANCE = 1e-4  # m, and rad times ROTATION_WEIGHT_M
 ROTATION_WEIGHT_M = 0.2  # a turn by 1 rad counts like this way
+LOST = 1e-3  # with more error than this left, another start is tried
 MAX_CHANGE_RAD = 0.4  # in one iteration: the Jacobian holds near by only
 
 
@@ -53,6 +54,19 @@ class InverseKinematics:
 
         The error is a length in m in which a turn by 1 rad counts 0.2 m. Joint limits are kept.
         """
+        joints, error = self._descend(position, rotation, start=start)
+        if error > LOST:
+            # stuck at a joint limit; the way home does not depend on where the arm is now, so
+            # control steps that ask again get the same answer
+            others, less = self._descend(position, rotation, start=HOME_RAD)
+            if less < error / 2:
+                return others, less
+        return joints, error
+
+    def _descend(
+        self, position: np.ndarray, rotation: np.ndarray, *, start: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        """The best of a descent from `start`."""
         joints = np.clip(start, self.low, self.high)
         best, least = joints, np.inf
         for iteration in range(MAX_ITERATIONS):
@@ -65,16 +79,27 @@ class InverseKinematics:
             if size < TOLERANCE:
                 break
             pull = PULL * (HOME_RAD - joints) * (iteration < PULLED_ITERATIONS)
-            joints = np.clip(joints + self._change(error, pull), self.low, self.high)
+            joints = np.clip(joints + self._change(joints, error, pull), self.low, self.high)
         return best, least
 
-    def _change(self, error: np.ndarray, pull: np.ndarray) -> np.ndarray:
-        """(7,) rad, one step of damped least squares from where `pose` was asked last."""
+    def _change(self, joints: np.ndarray, error: np.ndarray, pull: np.ndarray) -> np.ndarray:
+        """(7,) rad, one step of damped least squares from `joints`, of which `pose` was asked last.
+
+        Joints that are at a limit and would go beyond it are left out, and the others do without.
+        """
         jacobian = np.empty((6, self._model.nv))
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_jacSite(self._model, self._data, jacobian[:3], jacobian[3:], self._site)
         jacobian = jacobian[:, : len(JOINTS)]
         jacobian[3:] *= ROTATION_WEIGHT_M
-        square = jacobian @ jacobian.T + DAMPING**2 * np.eye(6)
-        change = jacobian.T @ np.linalg.solve(square, error - jacobian @ pull) + pull
+        change = _least_squares(jacobian, error, pull)
+        is_blocked = ((joints <= self.low) & (change < 0)) | ((joints >= self.high) & (change > 0))
+        if is_blocked.any():
+            change = _least_squares(jacobian * ~is_blocked, error, pull * ~is_blocked)
         return change * min(1.0, MAX_CHANGE_RAD / max(float(np.abs(change).max()), 1e-9))
+
+
+def _least_squares(jacobian: np.ndarray, error: np.ndarray, pull: np.ndarray) -> np.ndarray:
+    """(7,) the equation at the top of this file."""
+    square = jacobian @ jacobian.T + DAMPING**2 * np.eye(6)
+    return jacobian.T @ np.linalg.solve(square, error - jacobian @ pull) + pull
