@@ -137,7 +137,8 @@ class Search:
         yield from self._look(order, height=rng.uniform(*LOOK_HEIGHT_M))
         while True:
             yield from pick(world, FRUIT, rng=rng, yaw=rng.uniform(-0.2, 0.2))
-            high = np.array([*world.tcp_position[:2], SHOW_M])
+            x, y, _ = world.tcp_position
+            high = np.array([x, 0.7 * y, SHOW_M])  # well within the front camera's view
             yield Waypoint(label="show", position=at(high), opening=0.0, tolerance_m=0.03)
 
     def _look(self, order: np.ndarray, *, height: float) -> Script:
