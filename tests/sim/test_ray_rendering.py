@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import mujoco
 import numpy as np
 import pytest
@@ -122,6 +124,17 @@ def test_from_inside_a_thing_and_before_the_near_plane_one_sees_what_is_behind()
     gl, rays = pair(model, data, "wrist")
     assert np.abs(gl - unhindered).mean() > 5
     assert (np.abs(gl - rays).max(-1) > 60).mean() < 0.01
+
+
+@needs_gl
+def test_beyond_the_far_plane_is_nothing():
+    # no sky: OpenGL's is a dome that comes nearer than the far plane
+    model, data = small_arm(re.sub(r"<texture[^>]*/>", "", ARM))
+    near, _ = pair(model, data, "front")
+    model.vis.map.zfar = 1.5 / model.stat.extent
+    gl, rays = pair(model, data, "front")
+    assert (np.abs(gl - near).max(-1) > 30).mean() > 0.05
+    assert (np.abs(gl - rays).max(-1) > 30).mean() < 0.01
 
 
 @needs_gl

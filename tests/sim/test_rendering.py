@@ -68,6 +68,13 @@ class TestEveryBackend:
         assert darker.mean() < ours.mean() - 5
         np.testing.assert_array_equal(renderer.render(data, "front", **SIZE), ours)
 
+    def test_larger_pictures_show_the_same_in_finer_pixels(self, world):
+        _, data, renderer = world
+        small = renderer.render(data, "front", height=240, width=320).astype(int)
+        large = renderer.render(data, "front", height=720, width=960).astype(int)
+        difference = np.abs(large[1::3, 1::3] - small).max(-1)  # their pixels' centres coincide
+        assert (difference > 8).mean() < 0.01
+
     def test_row_0_is_the_top_and_column_0_the_left(self, world):
         model, data, renderer = world
         model.geom_rgba[:, :3] = 0  # a black world with one yellow ball
