@@ -116,6 +116,7 @@ class ArmScene:
         model, scene = self._physics.model, self._scene
         name = f"/world/{model.body(int(model.geom_bodyid[geom])).name}/thing{geom}"
         place = {"position": model.geom_pos[geom], "wxyz": model.geom_quat[geom]}
+        place["opacity"] = None if color[3] == 1 else float(color[3])
         rgb, kind = _rgb(color), Kind(int(model.geom_type[geom]))
         if kind == Kind.mjGEOM_BOX:
             scene.add_box(name, rgb, dimensions=tuple(2 * size), **place)

@@ -115,11 +115,13 @@ class LiveView:
         """Forget the plan of the episode before; the next steps are of that of `seed`."""
         self._seed, self._plan = seed, None
 
-    def show(self, record: StepRecord, *, subgoal: str = "") -> None:
+    def show(self, record: StepRecord, *, subgoal: str = "", trouble: str = "") -> None:
         """Show the moment after the step of `record`, the environment's newest. Waits for nothing.
 
-        `subgoal` is what an expert is about.
+        `subgoal` is what an expert is about, `trouble` what goes wrong just now.
         """
+        if record.decision.case == "hold":
+            trouble = f"no plan to go on: holding. {trouble}"
         if record.plan is not None:
             self._plan = record.plan
         slots, levels = remaining_slots(self._plan, step=record.step + 1)
@@ -135,7 +137,7 @@ class LiveView:
                 reward=result.reward,
                 is_success=result.success,
                 subgoal=subgoal,
-                note="no plan to go on: holding" if record.decision.case == "hold" else "",
+                trouble=trouble,
             ),
             pictures={k: v for k, v in result.observation.items() if k in self._cameras},
             source_levels=record.source_levels,

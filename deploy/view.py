@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import hydra
@@ -28,7 +28,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 from deploy.control_loop import Ticker
-from deploy.episode import StepRecord
+from deploy.episode import EpisodeResult, StepRecord
 from deploy.live_view import LiveView
 from deploy.rehearsed_expert import RehearsedExpert
 from deploy.stop_signal import stop_on_signal
@@ -91,118 +91,6 @@ class ViewConfig:
     surfaces: Surfaces = Surfaces.fine
 
 
-class _Skipped(Exception):
-    """The next episode was asked for."""
-
-
-class _Stopped(Exception):
-    """A signal came."""
-
-
-class LiveEpisode:
-    """What happens after every control step of an episode: show it, wait for the clock, obey."""
-
-    def __init__(
-        self, view: LiveView, *, driver: Policy, buttons: Buttons, stopped: threading.Event
-    ) -> None:
-        self._view, self._driver, self._buttons = view, driver, buttons
-        self._stopped = stopped
-
-    def start(self, seed: int, *, rate_hz: float) -> None:
-        """The episode of `seed` begins."""
-        self._buttons.next_asked.clear()
-        self._view.start_episode(seed)
-        self._period_s = 1 / rate_hz
-        self._ticker = Ticker(MonotonicClock(), period_s=self._period_s)
-        self._ticker.wait()
-
-    def on_step(self, record: StepRecord) -> None:
-        """Show `record` and return when the next step is due."""
-        driver = self._driver
-        subgoal = driver.subgoal(record.step) if isinstance(driver, RehearsedExpert) else ""
-        self._view.show(record, subgoal=subgoal)
-        self._ticker.wait()
-        if self._buttons.is_paused.is_set():
-            self._wait_out_pause()
-        self._obey()
-
-    def _wait_out_pause(self) -> None:
-        while self._buttons.is_paused.is_set() and not self._buttons.next_asked.is_set():
-            if self._stopped.wait(PAUSE_POLL_S):
-                break
-        # a ticker that slept would take the pause for missed steps
-        self._ticker = Ticker(MonotonicClock(), period_s=self._period_s)
-        self._ticker.wait()
-
-    def _obey(self) -> None:
-        if self._stopped.is_set():
-            raise _Stopped
-        if self._buttons.next_asked.is_set():
-            raise _Skipped
-
-
-def run(config: ViewConfig, *, stopped: threading.Event) -> None:
-    """Show episodes until there are no more or `stopped`. Errors say what was misused."""
-    if config.num_episodes is not None and config.num_episodes < 1:
-        raise ValueError(f"num_episodes is {config.num_episodes}, expected at least 1, or null")
-    with ExitStack() as stack:
-        inner, environment = _world(config)
-        stack.enter_context(closing(environment))
-        driver, name = _driver(config, environment, stack=stack)
-        buttons = Buttons()
-        view = LiveView(
-            environment,
-            title=f"{config.task['name']}, {name}",
-            port=config.port,
-            arm=inner if isinstance(inner, ArmEnvironment) else None,
-            visuals=config.surfaces.value,
-            buttons=buttons,
-        )
-        stack.enter_context(closing(view))
-        print(f"view at {view.url}, Ctrl-C ends it", flush=True)
-        if config.open:
-            webbrowser.open(view.url)
-        episode = LiveEpisode(view, driver=driver, buttons=buttons, stopped=stopped)
-        _play(config, environment, driver=driver, episode=episode, stopped=stopped)
-
-
-def _play(
-    config: ViewConfig,
-    environment: PerturbedEnvironment,
-    *,
-    driver: Policy,
-    episode: LiveEpisode,
-    stopped: threading.Event,
-) -> None:
-    numbers = count() if config.num_episodes is None else range(config.num_episodes)
-    for number in numbers:
-        seed = config.first_seed + number
-        episode.start(seed, rate_hz=environment.schema.rate_hz)
-        senses = Senses(environment)
-        try:
-            result = run_episode(
-                environment,
-                driver,
-                seed=seed,
-                sensing=Sensing(
-                    flag=config.flag.value, perceive=senses.perceive, captured_s=senses.captured_s
-                ),
-                on_step=episode.on_step,
-            )
-        except _Skipped:
-            print(f"episode {seed}: left", flush=True)
-            continue
-        except _Stopped:
-            return
-        print(
-            f"episode {seed}: {result.ending}, {result.num_steps} steps, "
-            f"reward {result.max_reward:.2f}",
-            flush=True,
-        )
-        if stopped.wait(REST_S):
-            return
-
-
 class Senses:
     """What arrives of a perturbed environment's observations, and when it was captured."""
 
@@ -221,6 +109,113 @@ class Senses:
         """Capture time by source, s since the episode began; late pictures carry theirs."""
         sight, rate_hz = self._environment.sight, self._environment.schema.rate_hz
         return {name: (self._step - sight.ages.get(name, 0)) / rate_hz for name in sight.arrived}
+
+    @property
+    def trouble(self) -> str:
+        """What is perturbed just now, in words; "" if nothing is."""
+        sight = self._environment.sight
+        perturbed = [name for name, level in sight.truth.items() if level > 0]
+        if sight.is_world_perturbed:
+            perturbed.append("world or action")
+        return f"perturbed: {', '.join(perturbed)}" if perturbed else ""
+
+
+class _Skipped(Exception):
+    """The next episode was asked for."""
+
+
+class _Stopped(Exception):
+    """A signal came."""
+
+
+class LiveEpisode:
+    """What happens after every control step of an episode: show it, wait for the clock, obey."""
+
+    def __init__(
+        self,
+        view: LiveView,
+        *,
+        driver: Policy,
+        senses: Senses,
+        buttons: Buttons,
+        stopped: threading.Event,
+    ) -> None:
+        self._view, self._driver, self._senses = view, driver, senses
+        self._buttons, self._stopped = buttons, stopped
+
+    def start(self, seed: int, *, rate_hz: float) -> None:
+        """The episode of `seed` begins."""
+        self._buttons.next_asked.clear()
+        self._view.start_episode(seed)
+        self._ticker = Ticker(MonotonicClock(), period_s=1 / rate_hz)
+        self._ticker.wait()
+
+    def on_step(self, record: StepRecord) -> None:
+        """Show `record` and return when the next step is due."""
+        driver = self._driver
+        subgoal = driver.subgoal(record.step) if isinstance(driver, RehearsedExpert) else ""
+        self._view.show(record, subgoal=subgoal, trouble=self._senses.trouble)
+        buttons = self._buttons
+        while buttons.is_paused.is_set() and not buttons.next_asked.is_set():
+            if self._stopped.wait(PAUSE_POLL_S):
+                break
+        self._ticker.wait()
+        if self._stopped.is_set():
+            raise _Stopped
+        if buttons.next_asked.is_set():
+            raise _Skipped
+
+
+def run(config: ViewConfig, *, stopped: threading.Event) -> None:
+    """Show episodes until there are no more or `stopped`. Errors say what was misused."""
+    if config.num_episodes is not None and config.num_episodes < 1:
+        raise ValueError(f"num_episodes is {config.num_episodes}, expected at least 1, or null")
+    with ExitStack() as stack:
+        inner, environment = _world(config)
+        stack.enter_context(closing(environment))
+        driver, name = _driver(config, environment, stack=stack)
+        buttons = Buttons()
+        condition = "" if config.perturbation.kind == "none" else f", {config.perturbation.label}"
+        view = LiveView(
+            environment,
+            title=f"{config.task['name']}, {name}{condition}",
+            port=config.port,
+            arm=inner if isinstance(inner, ArmEnvironment) else None,
+            visuals=config.surfaces.value,
+            buttons=buttons,
+        )
+        stack.enter_context(closing(view))
+        print(f"view at {view.url}, Ctrl-C ends it", flush=True)
+        if config.open:
+            webbrowser.open(view.url)
+        senses = Senses(environment)
+        episode = LiveEpisode(view, driver=driver, senses=senses, buttons=buttons, stopped=stopped)
+        sensing = Sensing(
+            flag=config.flag.value, perceive=senses.perceive, captured_s=senses.captured_s
+        )
+        seeds = count(config.first_seed)
+        for seed in islice(seeds, config.num_episodes):
+            episode.start(seed, rate_hz=environment.schema.rate_hz)
+            try:
+                result = run_episode(
+                    environment, driver, seed=seed, sensing=sensing, on_step=episode.on_step
+                )
+            except _Skipped:
+                print(f"episode {seed}: left", flush=True)
+                continue
+            except _Stopped:
+                return
+            print(episode_line(result), flush=True)
+            if stopped.wait(REST_S):
+                return
+
+
+def episode_line(result: EpisodeResult) -> str:
+    """What is printed of an episode that came to its end."""
+    return (
+        f"episode {result.seed}: {result.ending}, {result.num_steps} steps, "
+        f"reward {result.max_reward:.2f}"
+    )
 
 
 def _world(config: ViewConfig) -> tuple[Environment, PerturbedEnvironment]:

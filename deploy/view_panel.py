@@ -30,7 +30,7 @@ class Words:
         reward: of the newest step.
         is_success: whether the goal is reached.
         subgoal: what an expert is about, "" if nobody says.
-        note: what went wrong, "" if nothing did.
+        trouble: what goes wrong just now, "" if nothing does.
     """
 
     title: str
@@ -41,7 +41,7 @@ class Words:
     reward: float
     is_success: bool
     subgoal: str = ""
-    note: str = ""
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def words_html(words: Words) -> str:
     if words.is_success:
         reward += f' <b style="color:{_css(CLEAN)}">goal reached</b>'
     lines.append(reward)
-    if words.note:
-        lines.append(f'<span style="color:{_css(NOISE)}">{html.escape(words.note)}</span>')
+    if words.trouble:
+        lines.append(f'<span style="color:{_css(NOISE)}">{html.escape(words.trouble)}</span>')
     return _block("<br>".join(lines))
 
 

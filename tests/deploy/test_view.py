@@ -76,6 +76,7 @@ def test_senses_tell_what_arrived_how_old_it_is_and_what_is_true():
         if step >= 3:
             assert times["front"] == pytest.approx((step - 3) / 20.0)
             assert truth["front"] > 0
+            assert senses.trouble == "perturbed: front"
         assert set(arrived) <= {"position", "front"}
         environment.step(np.zeros(2))
 
@@ -89,18 +90,21 @@ class Page:
     def start_episode(self, seed: int) -> None:
         self.seeds.append(seed)
 
-    def show(self, step_record, *, subgoal: str = "") -> None:
+    def show(self, step_record, *, subgoal: str = "", trouble: str = "") -> None:
+        assert trouble == ""
         self.steps.append(step_record.step)
 
 
 @pytest.fixture
 def live():
     """A running episode at 50 Hz: `play(num)` makes so many steps."""
-    environment = PlanarEnvironment()
+    environment = PerturbedEnvironment(PlanarEnvironment())
     environment.reset(0)
     result = environment.step(np.zeros(2))
     buttons, stopped, page = Buttons(), threading.Event(), Page()
-    episode = LiveEpisode(page, driver=TinyPolicy(), buttons=buttons, stopped=stopped)
+    episode = LiveEpisode(
+        page, driver=TinyPolicy(), senses=Senses(environment), buttons=buttons, stopped=stopped
+    )
     episode.start(11, rate_hz=50.0)
 
     class Live:
