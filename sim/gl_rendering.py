@@ -1,6 +1,6 @@
 """Pictures through OpenGL: MuJoCo's own rasteriser, one GL context for all models of a scene.
 
-A GL context with the meshes and textures uploaded to it takes 10 to 40 MB and 0.1 s; shadows and
+A GL context with the meshes and textures uploaded to it takes 5 to 40 MB and 0.1 s; shadows and
 MuJoCo's default framebuffer would make it 160 MB. Colours, lights and poses are not in it: they are
 read from the model at every picture. So environments of one scene share a context, each with a
 model of its own.

@@ -96,7 +96,7 @@ def open_renderer(
         scene: name of what the model was compiled from. Renderers with the same name and effects
             share one OpenGL context, until the last of them is closed.
         backend: "auto" takes OpenGL if it can be had, else rays, with a warning in the log.
-        effects: shadows, reflections and smooth edges, at 6 to 10 times the cost; OpenGL only.
+        effects: shadows, reflections and smooth edges, at 10 to 30 times the cost; OpenGL only.
         geom_groups: the groups of geoms to be seen.
 
     Raises:

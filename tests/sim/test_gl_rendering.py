@@ -72,7 +72,7 @@ class TestSharing:
             renderer.render(data, "front", **SIZE)
             renderer.close()
             sizes.append(resident_megabytes())
-        assert sizes[-1] - sizes[num_cycles // 3] < 10  # one context is 10 to 40
+        assert sizes[-1] - sizes[num_cycles // 3] < 10  # one context is 5 to 40 MB
 
     def test_fifty_renderers_take_the_memory_of_one(self):
         worlds = [small_arm() for _ in range(50)]
