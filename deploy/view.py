@@ -5,7 +5,8 @@
 
 The page has the arm, the cameras' pictures and the plan as way-points, blue where it is decided,
 orange where it is noise still. It has buttons to pause and to go to the next episode. Only this
-machine can reach it. Ctrl-C ends it.
+machine can reach it. Ctrl-C ends it. A policy that needs more than a control step to answer is seen
+slower than it would be; it is asked in virtual time.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class ViewConfig:
         task: a node of sim/configs/task.
         checkpoint: folder that forcing-train wrote; null = the task's scripted expert drives.
         inference: planning mode of the checkpoint, rolling or chunk.
+        planning: arguments of that mode, instead of the checkpoint's own.
         flag: none believes a bad source, oracle knows, auto finds out as the policy server does.
         perturbation: a condition of sim/configs/perturbation.
         num_episodes: how many; null = until Ctrl-C.
@@ -82,6 +84,7 @@ class ViewConfig:
     task: dict[str, Any] = MISSING
     checkpoint: str | None = None
     inference: str = "rolling"
+    planning: dict[str, Any] = field(default_factory=dict)
     flag: Flagging = Flagging.auto
     perturbation: PerturbationConfig = field(default_factory=PerturbationConfig)
     num_episodes: int | None = None
@@ -233,7 +236,7 @@ def _driver(
         # torch takes seconds to import, which an expert need not wait for
         from policy.checkpoint import check_schema, load_policy
 
-        policy = load_policy(config.checkpoint, inference=config.inference)
+        policy = load_policy(config.checkpoint, inference=config.inference, **config.planning)
         check_schema(policy.schema, offered=environment.schema)
         return policy, config.inference
     if config.task.get("expert") is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -13,10 +14,11 @@ import pytest
 from deploy.controller import Controller
 from deploy.live_view import LiveView
 from deploy.rehearsed_expert import RehearsedExpert
-from deploy.view import LiveEpisode, Senses, _Skipped, _Stopped
+from deploy.view import LiveEpisode, Senses, ViewConfig, _Skipped, _Stopped, run
 from deploy.view_panel import Buttons
 from deploy.virtual_time import Sensing, run_episode
 from sim.arm_environment import ArmEnvironment
+from sim.conditions import PerturbationConfig
 from sim.experts.scripted_hand import ScriptedHand
 from sim.perturbations import perturbation
 from sim.perturbed_environment import PerturbedEnvironment
@@ -181,19 +183,25 @@ def test_it_runs_until_ctrl_c_and_ends_cleanly():
         assert not [line for line in view.lines if "Traceback" in line]
 
 
+def test_misuse_ends_with_a_sentence():
+    with entry_point("deploy.view", "port=0", "num_episodes=0") as view:
+        assert view.wait() == 1
+        assert view.lines == ["forcing-view: num_episodes is 0, expected at least 1, or null"]
+
+
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("changes", "sentence"),
     [
-        (("num_episodes=0",), "num_episodes is 0, expected at least 1"),
-        (("task=push_t_state", "~task.expert"), "has no scripted expert; give checkpoint=<folder>"),
-        (("checkpoint=/nowhere",), "forcing-view: "),
+        ({}, "task 'pick_place' has no scripted expert; give checkpoint=<folder>"),
+        ({"checkpoint": "/nowhere"}, "/nowhere"),
+        ({"perturbation": PerturbationConfig(kind="fog")}, "no perturbation 'fog'; have: "),
     ],
 )
-def test_misuse_gives_a_sentence(arguments, sentence):
-    with entry_point("deploy.view", "port=0", *arguments) as view:
-        assert view.wait() == 1
-        assert sentence in view.lines[-1]
-        assert not [line for line in view.lines if "Traceback" in line]
+def test_what_cannot_be_shown_is_refused(changes, sentence):
+    environment = {"_target_": "sim.tasks.pick_place.pick_place_environment", "max_steps": 3}
+    config = ViewConfig(task={"name": "pick_place", "environment": environment}, port=0, **changes)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        run(config, stopped=threading.Event())
 
 
 def test_a_run_over_sockets_can_be_watched():
