@@ -140,9 +140,8 @@ def _show_hull(arm: mujoco.MjSpec, mesh_name: str, *, file: Path) -> None:
     a, b, c = (hull.points[hull.simplices[:, i]] for i in range(3))
     inwards = (np.cross(b - a, c - a) * hull.equations[:, :3]).sum(-1) < 0
     faces = np.where(inwards[:, None], hull.simplices[:, ::-1], hull.simplices)
-    arm.add_mesh(
-        name=f"{mesh_name}_hull", uservert=hull.points.ravel(), userface=faces.ravel().astype(int)
-    )
+    corners, faces = hull.points.ravel().tolist(), faces.ravel().tolist()
+    arm.add_mesh(name=f"{mesh_name}_hull", uservert=corners, userface=faces)
     for geom in arm.geoms:
         if geom.meshname == mesh_name:
             geom.meshname = f"{mesh_name}_hull"

@@ -7,6 +7,7 @@ left. Bodies for perturbations wait out of sight below: distractors and an occlu
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -38,9 +39,9 @@ def table_scene(*, visuals: Visuals = "fast") -> mujoco.MjSpec:
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC  # with impratio: what is held does not creep out
     option.impratio = 10.0
     scene.visual.global_.offwidth, scene.visual.global_.offheight = 1280, 960
-    scene.visual.headlight.ambient = (0.45, 0.45, 0.45)
-    scene.visual.headlight.diffuse = (0.15, 0.15, 0.15)
-    scene.visual.headlight.specular = (0, 0, 0)
+    scene.visual.headlight.ambient = np.full(3, 0.45)
+    scene.visual.headlight.diffuse = np.full(3, 0.15)
+    scene.visual.headlight.specular = np.zeros(3)
     scene.stat.extent = 1.0  # m; what the two planes of view are given in
     scene.visual.map.znear, scene.visual.map.zfar = 0.01, 8.0
     _add_surroundings(scene)
@@ -79,7 +80,7 @@ def add_fruit(scene: mujoco.MjSpec, name: str, *, radius: float, color: Color) -
         rgba=(0, 0, 0, 0),
         group=COLLISION_GROUP,
     )
-    looks = {"contype": 0, "conaffinity": 0, "mass": 0, "group": THINGS_GROUP}
+    looks: dict[str, Any] = {"contype": 0, "conaffinity": 0, "mass": 0, "group": THINGS_GROUP}
     body.add_geom(
         name=f"{name}_skin",
         type=mujoco.mjtGeom.mjGEOM_SPHERE,
@@ -164,21 +165,21 @@ def _add_cameras(scene: mujoco.MjSpec) -> None:
     scene.worldbody.add_camera(
         name="front",
         pos=(1.12, 0.0, 0.62),
-        quat=looking(at=(0.46, 0.0, 0.09), from_=(1.12, 0.0, 0.62), up=(0, 0, 1)),
+        quat=looking(at=(0.46, 0.0, 0.09), from_=(1.12, 0.0, 0.62), up=(0, 0, 1)).tolist(),
         fovy=40,
     )
     # the fingers open along the hand's y, so the camera sits beside them on its x
     scene.body(HAND_BODY).add_camera(
         name="wrist",
         pos=(0.085, 0.0, 0.04),
-        quat=looking(at=(0.022, 0.0, 0.16), from_=(0.085, 0.0, 0.04), up=(1, 0, 0)),
+        quat=looking(at=(0.022, 0.0, 0.16), from_=(0.085, 0.0, 0.04), up=(1, 0, 0)).tolist(),
         fovy=80,
     )
 
 
 def _add_hidden_bodies(scene: mujoco.MjSpec) -> None:
     """Distractors and an occluder, moved by perturbations; they touch nothing."""
-    looks = {"contype": 0, "conaffinity": 0, "group": THINGS_GROUP}
+    looks: dict[str, Any] = {"contype": 0, "conaffinity": 0, "group": THINGS_GROUP}
     box, ball, can = (
         mujoco.mjtGeom.mjGEOM_BOX,
         mujoco.mjtGeom.mjGEOM_SPHERE,

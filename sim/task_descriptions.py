@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -32,4 +33,4 @@ def describe_task(name: str) -> DictConfig:
     if name not in task_names():
         raise ValueError(f"no task {name!r}; have: {', '.join(task_names())}")
     file = importlib.resources.files("sim.configs") / "task" / f"{name}.yaml"
-    return OmegaConf.create(file.read_text())
+    return cast(DictConfig, OmegaConf.create(file.read_text()))
