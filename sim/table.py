@@ -41,7 +41,7 @@ def table_scene(*, visuals: Visuals = "fast") -> mujoco.MjSpec:
     scene.visual.global_.offwidth, scene.visual.global_.offheight = 1280, 960
     scene.visual.headlight.ambient = np.full(3, 0.45)
     scene.visual.headlight.diffuse = np.full(3, 0.15)
-    scene.visual.headlight.specular = np.zeros(3)
+    scene.visual.headlight.specular = np.full(3, 0.0)
     scene.stat.extent = 1.0  # m; what the two planes of view are given in
     scene.visual.map.znear, scene.visual.map.zfar = 0.01, 8.0
     _add_surroundings(scene)
