@@ -172,11 +172,26 @@ def place(
     )
 
 
-def go_home(*, label: str = "", tolerance_m: float = 0.012) -> Script:
-    """Back to where the hand rests, open."""
+def go_home(
+    *,
+    label: str = "",
+    tolerance_m: float = 0.012,
+    rng: np.random.Generator | None = None,
+) -> Script:
+    """Back to where the hand rests, open; with `rng`, to a pose drawn as `near_home` does."""
+    position, yaw = (HOME_M, 0.0) if rng is None else near_home(rng)
     yield Waypoint(
-        label=f"{label}home", position=at(HOME_M), opening=MAX_OPENING_M, tolerance_m=tolerance_m
+        label=f"{label}home",
+        position=at(position),
+        yaw=yaw,
+        opening=MAX_OPENING_M,
+        tolerance_m=tolerance_m,
     )
+
+
+def near_home(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Position (3,) m within a centimetre of home and yaw in rad of a hand at rest."""
+    return HOME_M + rng.uniform(-0.01, 0.01, size=3), float(rng.uniform(-0.05, 0.05))
 
 
 def fingers_at_rest(world: ArmPhysics) -> Callable[[], bool]:

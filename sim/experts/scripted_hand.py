@@ -86,8 +86,7 @@ class ScriptedHand:
     def _stride_towards(self, waypoint: Waypoint) -> np.ndarray:
         """(3,) a stride from here towards the way-point, eased near it, wandering far from it."""
         here, rate_hz = self._environment.physics.tcp_position, self._environment.schema.rate_hz
-        # strides are given for 10 Hz; at higher rates the hand lags behind by more of each
-        pace = (1 / rate_hz + SERVO_LAG_S) / (0.1 + SERVO_LAG_S)
+        pace = self._pace
         way = waypoint.position() - here
         distance = float(np.linalg.norm(way))
         speed = CAREFUL_SPEED_M_S if waypoint.is_careful else self._speed_m_s
@@ -97,6 +96,11 @@ class ScriptedHand:
         fade = np.clip(min(distance, since) / WANDER_FADE_M, 0.0, 1.0)
         std = pace * max(CAREFUL_WANDER_M, fade * WANDER_M * (not waypoint.is_careful))
         return here + way * (stride / max(distance, 1e-9)) + std * self._next_wander(rate_hz)
+
+    @property
+    def _pace(self) -> float:
+        """Length of a stride against one at 10 Hz; the hand lags behind by a part of each."""
+        return (1 / self._environment.schema.rate_hz + SERVO_LAG_S) / (0.1 + SERVO_LAG_S)
 
     def _next_wander(self, rate_hz: float) -> np.ndarray:
         """(3,) of unit deviation, correlated over time (Ornstein-Uhlenbeck), limited in length."""
@@ -111,5 +115,5 @@ class ScriptedHand:
         rotation = self._environment.physics.tcp_rotation
         here = float(np.arctan2(-rotation[0, 0], rotation[1, 0]))
         way = (yaw - here + np.pi) % (2 * np.pi) - np.pi
-        limit = TURN_RAD_S / self._environment.schema.rate_hz
+        limit = 0.1 * self._pace * TURN_RAD_S
         return here + float(np.clip(way, -limit, limit))

@@ -19,7 +19,7 @@ import numpy as np
 
 from sim.arm_physics import HOME_M, ArmPhysics
 from sim.table import PLATE_COLOR, add_fruit, add_plate
-from sim.waypoints import HOME, PICK, PLACE, Script, Waypoint, at, go_home, pick, place
+from sim.waypoints import HOME, PICK, PLACE, Script, Waypoint, at, go_home, near_home, pick, place
 
 FRUITS = {"apple": (0.80, 0.10, 0.10), "orange": (0.95, 0.55, 0.05)}
 PLATES_M = np.array([[0.50, -0.20], [0.50, 0.0], [0.50, 0.20]])
@@ -85,7 +85,8 @@ class Swap:
 
     def initialize(self, world: ArmPhysics, rng: np.random.Generator) -> None:
         """Each fruit on a plate of its own, off its middle by up to 18 mm."""
-        world.set_hand(HOME_M + rng.uniform(-0.01, 0.01, size=3), yaw=rng.uniform(-0.05, 0.05))
+        position, yaw = near_home(rng)
+        world.set_hand(position, yaw=yaw)
         start = tuple(int(i) for i in rng.permutation(len(PLATES_M))[: len(FRUITS)])
         for name, plate in zip(FRUITS, start, strict=True):
             world.place(name, on_plate(plate, rng), yaw=rng.uniform(-np.pi, np.pi))
@@ -153,7 +154,7 @@ class Swap:
             yield from pick(world, names[fruit], rng=rng, label=label)
             goal = on_plate(plate, rng)
             yield from place(world, names[fruit], position=goal, rng=rng, label=label)
-            yield from go_home(label=label)
+            yield from go_home(label=label, rng=rng, tolerance_m=0.008)
         yield Waypoint(label="done", position=at(HOME_M), opening=0.08, tolerance_m=0.0)
 
 
