@@ -61,7 +61,7 @@ class ArmTask(Protocol):
         ...
 
     def oracle(self, world: ArmPhysics) -> np.ndarray:
-        """(oracle_size,) what no sensor tells: what is to be remembered or looked for."""
+        """(oracle_size,) in -1..1: what no sensor tells, to be remembered or looked for."""
         ...
 
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:

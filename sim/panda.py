@@ -32,7 +32,9 @@ HAND_BODY = "right_hand"
 # Servo gains, N m / rad: soft ones (600) let the hand lag by 5 to 8 mm, and a round object pinched
 # off its centre is squeezed out
 STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
-# Franka's data sheet, rad/s
+# Franka's data sheet, rad and rad/s
+JOINT_LOW_RAD = np.array([-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973])
+JOINT_HIGH_RAD = np.array([2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973])
 MAX_JOINT_SPEED = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
 MAX_OPENING_M, MAX_OPENING_SPEED_M_S = 0.08, 0.1
 GRIP_STIFFNESS, GRIP_FORCE_N = 4000.0, 30.0

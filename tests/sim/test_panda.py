@@ -18,6 +18,8 @@ from sim.panda import (
     FINGER_SERVOS,
     GRIP_FORCE_N,
     HAND_BODY,
+    JOINT_HIGH_RAD,
+    JOINT_LOW_RAD,
     JOINTS,
     TCP_SITE,
     Visuals,
@@ -56,8 +58,9 @@ def num_triangles(model: mujoco.MjModel, *, fine: bool) -> int:
 def test_seven_joints_and_two_fingers_each_with_a_position_servo(fast: mujoco.MjModel):
     assert (fast.nq, fast.nv, fast.nu) == (9, 9, 9)
     assert [fast.joint(i).name for i in range(7)] == list(JOINTS)
-    for name in JOINTS:
+    for name, low, high in zip(JOINTS, JOINT_LOW_RAD, JOINT_HIGH_RAD, strict=True):
         servo, joint = fast.actuator(name), fast.joint(name)
+        np.testing.assert_array_equal(joint.range, [low, high])
         assert servo.trnid[0] == joint.id
         np.testing.assert_array_equal(servo.ctrlrange, joint.range)
         assert servo.gainprm[0] == -servo.biasprm[1] > 0  # force = stiffness (ctrl - q) - ...
