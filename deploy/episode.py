@@ -50,6 +50,7 @@ class EpisodeResult:
         final_reward: reward of the last step.
         success_step: control step whose action reached the goal, None if none did.
         perturbations: what went wrong and when, see `PerturbedEnvironment.facts`.
+        facts: what else the environment tells about the episode, see `Labelled.facts`.
         statistics: of the controller.
     """
 
@@ -60,6 +61,7 @@ class EpisodeResult:
     final_reward: float = 0.0
     success_step: int | None = None
     perturbations: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
     statistics: ControlStatistics = field(default_factory=ControlStatistics)
 
     @property
@@ -95,5 +97,6 @@ class EpisodeResult:
             "success": self.is_success,
             "success_step": self.success_step,
             "perturbations": self.perturbations,
+            "facts": self.facts,
             "statistics": self.statistics.to_json(),
         }

@@ -10,7 +10,6 @@ noise levels drawn in. Same call, same numbers.
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import json
 import shlex
 import sys
@@ -33,6 +32,7 @@ from deploy.rollout import Conditions, roll_out
 from deploy.video import EpisodeFilms
 from policy.checkpoint import check_schema, load_policy, read_description
 from sim.conditions import PerturbationConfig, perturbations_of
+from sim.task_descriptions import describe_task
 from teleop_data.environment import Environment
 
 
@@ -159,12 +159,7 @@ def environment_maker(task: str) -> Callable[[], Environment]:
     Raises:
         ValueError: there is no such task; the message lists those there are.
     """
-    folder = importlib.resources.files("sim.configs") / "task"
-    names = sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name[0] != "_")
-    if task not in names:
-        raise ValueError(f"no task {task!r}; give task=<name>, have: {', '.join(names)}")
-    description = OmegaConf.create((folder / f"{task}.yaml").read_text())
-    return functools.partial(instantiate, description.environment, _convert_="all")
+    return functools.partial(instantiate, describe_task(task).environment, _convert_="all")
 
 
 if __name__ == "__main__":

@@ -120,7 +120,9 @@ class RunningEpisode:
             )
         is_over = self.result.add(outcome) or step + 1 >= self._environment.max_steps
         if is_over:
-            self.result.perturbations = self._environment.facts()["perturbations"]
+            facts = self._environment.facts()
+            self.result.perturbations = facts.pop("perturbations")
+            self.result.facts = facts
         return is_over
 
 

@@ -64,6 +64,10 @@ class ArmTask(Protocol):
         """(oracle_size,) in -1..1: what no sensor tells, to be remembered or looked for."""
         ...
 
+    def facts(self, world: ArmPhysics) -> dict[str, Any]:
+        """JSON-ready: what else is worth knowing about the episode so far, for the record."""
+        ...
+
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
         """The way-points of a demonstration that varies with `rng`."""
         ...
@@ -154,9 +158,13 @@ class EpisodeState:
 class ArmEnvironment(TaskEnvironment[ArmPhysics]):
     """The Environment of an arm task. Moments can be saved and gone back to.
 
+    It is `Labelled` with the task's facts.
+
     Attributes:
         arm_task: the task, for demonstrators.
     """
+
+    label_features: tuple[Feature, ...] = ()
 
     def __init__(
         self,
@@ -196,6 +204,14 @@ class ArmEnvironment(TaskEnvironment[ArmPhysics]):
             observed,
             renderer=lambda w: w.fine_picture("front", height=render_pixels, width=render_pixels),
         )
+
+    def labels(self) -> dict[str, np.ndarray]:
+        """Nothing that changes from step to step."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """What the task knows about the episode so far."""
+        return self.arm_task.facts(self.physics)
 
     def save(self) -> EpisodeState:
         """This moment of the episode. RuntimeError before the first reset."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from hydra.utils import instantiate
 
+from sim.conditions import PerturbationConfig, perturbed
 from teleop_data.environment import Environment
 from teleop_data.recorder import EpisodeSummary, Recorder, record_episode, recording_schema
 from teleop_data.schema import Schema
@@ -33,15 +34,25 @@ class Demonstration:
 class Demonstrator:
     """Called with a seed, it gives that seed's `Demonstration`: always the same one."""
 
-    def __init__(self, environment: Mapping[str, Any], expert: Mapping[str, Any]) -> None:
-        """Make what two config nodes name.
+    def __init__(
+        self,
+        environment: Mapping[str, Any],
+        expert: Mapping[str, Any],
+        perturbation: PerturbationConfig | None = None,
+    ) -> None:
+        """Make what the config nodes name.
 
         Args:
             environment: `_target_` and arguments of an Environment.
             expert: `_target_` of a Teleoperator that takes the environment, and its arguments.
+            perturbation: a condition under which it demonstrates; None = none.
+
+        Raises:
+            KeyError, ValueError: the environment cannot be perturbed in that way.
         """
-        self.environment: Environment = instantiate(environment)
-        self.expert: Teleoperator = instantiate(expert, self.environment)
+        world: Environment = instantiate(environment)
+        self.expert: Teleoperator = instantiate(expert, world)
+        self.environment = perturbed(world, perturbation or PerturbationConfig())
         self.schema = recording_schema(self.environment, self.expert)
         self._memory = _Memory(self.schema)
         self._recorder = Recorder(self._memory)

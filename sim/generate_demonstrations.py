@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from tqdm import tqdm
 
+from sim.conditions import PerturbationConfig
 from sim.demonstration_store import DemonstrationStore
 from sim.demonstrator import Demonstration, Demonstrator
 from sim.parallel_episodes import WorkerError, parallel_episodes
@@ -73,6 +74,8 @@ class GenerateConfig:
         first_seed: seed of the first attempt; evaluate on other seeds than you demonstrate.
         num_processes: that run episodes; None means one a core, if each gets 8 episodes or more.
         task: from the group sim/configs/task.
+        perturbation: from the group sim/configs/perturbation: of the world and of what is seen in
+            it while the expert, who does not look, demonstrates; the truth is recorded.
     """
 
     output: str = MISSING
@@ -80,6 +83,7 @@ class GenerateConfig:
     first_seed: int = 0
     num_processes: int | None = None
     task: TaskConfig = MISSING
+    perturbation: PerturbationConfig = field(default_factory=PerturbationConfig)
 
 
 def run(config: GenerateConfig) -> None:
@@ -102,7 +106,9 @@ def run(config: GenerateConfig) -> None:
         log.info("%s has its %d demonstrations already: nothing to do", store.path, num_there)
         return
     with ExitStack() as stack:
-        make = functools.partial(Demonstrator, config.task.environment, config.task.expert or {})
+        make = functools.partial(
+            Demonstrator, config.task.environment, config.task.expert or {}, config.perturbation
+        )
         demonstrator = stack.enter_context(closing(make()))
         store.expect(demonstrator.schema)
         seeds = itertools.count(store.next_seed)
@@ -139,7 +145,9 @@ def provenance_of(config: GenerateConfig) -> dict[str, Any]:
     for name in ("num_episodes", "num_processes"):
         if (number := getattr(config, name)) is not None and number < 1:
             raise ValueError(f"{name} is {number}, expected at least 1")
-    settings = {"environment": task.environment, "expert": task.expert}
+    settings: dict[str, Any] = {"environment": task.environment, "expert": task.expert}
+    if config.perturbation.kind != "none":
+        settings["perturbation"] = asdict(config.perturbation)
     return {
         "command": shlex.join(["forcing-generate", *sys.argv[1:]]),
         "version": importlib.metadata.version(DISTRIBUTION),

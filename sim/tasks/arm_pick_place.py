@@ -9,6 +9,8 @@ Short and without secrets: what a camera shows at any moment says what to do nex
 
 from __future__ import annotations
 
+from typing import Any
+
 import mujoco
 import numpy as np
 
@@ -86,6 +88,10 @@ class ArmPickPlace:
     def oracle(self, world: ArmPhysics) -> np.ndarray:
         """(0,) as nothing is hidden."""
         return np.zeros(0)
+
+    def facts(self, world: ArmPhysics) -> dict[str, Any]:
+        """None beside success."""
+        return {}
 
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
         """Grasp the block by two of its faces, put it on the tray; again if it fell."""

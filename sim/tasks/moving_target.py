@@ -15,6 +15,7 @@ Success: the cube is held 8 cm above the carriage.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -177,6 +178,10 @@ class MovingTarget:
     def oracle(self, world: ArmPhysics) -> np.ndarray:
         """(0,) nothing is hidden."""
         return np.zeros(0)
+
+    def facts(self, world: ArmPhysics) -> dict[str, Any]:
+        """Reaction times, null where the hand did not turn or a jump could not be timed."""
+        return {"reaction_times_s": list(self.reaction_times_s(world))}
 
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
         """Follow the cube, grasp it, lift it, and bring it along."""

@@ -13,6 +13,7 @@ Success: the puck lies at rest wholly within the mark, and the hand has let go o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -108,6 +109,10 @@ class Push:
     def oracle(self, world: ArmPhysics) -> np.ndarray:
         """(0,) nothing is hidden."""
         return np.zeros(0)
+
+    def facts(self, world: ArmPhysics) -> dict[str, Any]:
+        """None beside success."""
+        return {}
 
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
         """Strokes: go behind the puck, push, back off, until it lies on the mark."""

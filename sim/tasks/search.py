@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -130,6 +131,10 @@ class Search:
     def oracle(self, world: ArmPhysics) -> np.ndarray:
         """(6,) whether each box was looked into, and the box with the fruit, one-hot."""
         return np.array([*self.memory.is_seen, *np.eye(len(BOXES_M))[self.memory.holds]])
+
+    def facts(self, world: ArmPhysics) -> dict[str, Any]:
+        """None beside success."""
+        return {}
 
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
         """Look into one box after the other until the fruit is seen, then pick it and show it."""

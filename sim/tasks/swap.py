@@ -13,6 +13,7 @@ made, so that moving fruits at random does not count when it happens to pass the
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -141,6 +142,10 @@ class Swap:
         plates = np.eye(len(PLATES_M))[list(self.memory.start)].ravel()
         moves = np.eye(NUM_MOVES + 1)[min(self.memory.num_moves, NUM_MOVES)]
         return np.concatenate([plates, moves])
+
+    def facts(self, world: ArmPhysics) -> dict[str, Any]:
+        """Moves made, and whether the fruits are swapped now."""
+        return {"num_moves": self.memory.num_moves, "is_swapped": self.is_swapped(world)}
 
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
         """Park one fruit, bring the other to its plate, bring the first to the other's."""

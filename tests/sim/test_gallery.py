@@ -26,9 +26,7 @@ def test_tasks_are_found_and_an_unknown_one_is_refused():
 
 @needs_gl
 def test_a_moment_shows_the_condition():
-    plain, black = (
-        moment(name, task="swap", seed=0, pixels=64) for name in ("none", "black_0.5s")
-    )
+    plain, black = (moment(name, task="swap", seed=0, pixels=64) for name in ("none", "black_0.5s"))
     occluded = moment("occluder", task="swap", seed=0, pixels=64)
     assert plain["front"].max() > 100
     assert black["front"].max() == 0

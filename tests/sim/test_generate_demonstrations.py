@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from sim.generate_demonstrations import ExpertError, GenerateConfig, run
 from sim.tasks.pick_place import pick_place_environment
@@ -128,3 +129,17 @@ def test_an_expert_that_never_succeeds_is_given_up_on_and_leaves_nothing(tmp_pat
     with pytest.raises(ExpertError, match="13 attempts failed against 0 .* does not solve"):
         run(fickle(tmp_path / "d.zarr", num_episodes=2, max_steps=3))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_perturbation_is_recorded_with_its_truth(tmp_path: Path):
+    config = composed(f"output={tmp_path / 'd.zarr'}", "num_episodes=2", "perturbation=black_0.5s")
+    run(OmegaConf.to_object(config))
+    buffer = ReplayBuffer.open(tmp_path / "d.zarr")
+    assert buffer.provenance["settings"]["perturbation"]["kind"] == "black"
+    for index, attributes in enumerate(buffer.episode_attributes):
+        episode = buffer.episode(index)
+        begin, end = attributes["perturbations"][0]["window"]
+        is_bad = episode["bad_top"].ravel() > 0
+        np.testing.assert_array_equal(np.flatnonzero(is_bad), np.arange(begin, end))
+        assert episode["top"][is_bad].max() == 0
+        assert all(picture.max() > 100 for picture in episode["top"][~is_bad])
