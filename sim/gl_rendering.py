@@ -19,6 +19,7 @@ import copy
 import functools
 import hashlib
 import importlib
+import logging
 import os
 import platform
 import sys
@@ -245,6 +246,8 @@ def _platform_module() -> Any:
     chosen = os.environ.get("MUJOCO_GL", "").lower().strip()
     name = CONTEXTS.get(chosen) or CONTEXT_OF_SYSTEM.get(platform.system(), "glfw")
     try:
+        # PyOpenGL tells everybody that its accelerator is not installed, which nobody needs
+        logging.getLogger("OpenGL").setLevel(logging.WARNING)
         return importlib.import_module(f"mujoco.{name}")
     except (ImportError, AttributeError, OSError) as error:
         raise GlUnavailable(f"{name}: {error}; {INSTALL_HINT}") from error
