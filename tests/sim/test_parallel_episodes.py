@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,6 +15,15 @@ from pathlib import Path
 import pytest
 
 from sim.parallel_episodes import AHEAD, WorkerError, parallel_episodes
+
+REPOSITORY = Path(__file__).parents[2]
+LONG = 1000  # the seed that takes longest
+RUNS_FOR_EVER = """
+from sim.parallel_episodes import parallel_episodes
+from tests.sim.test_parallel_episodes import make_endless
+
+next(parallel_episodes(make_endless, [0], num_processes=1))
+"""
 
 
 def is_running(pid: int) -> bool:
@@ -27,7 +38,7 @@ def make_uneven() -> Callable[[int], tuple[int, int]]:
     """(seed, process): even seeds take their time, so that later ones overtake them."""
 
     def run(seed: int) -> tuple[int, int]:
-        time.sleep(0.15 if seed % 2 == 0 else 0.0)
+        time.sleep(1.5 if seed == LONG else 0.15 if seed % 2 == 0 else 0.0)
         return seed, os.getpid()
 
     return run
@@ -48,6 +59,16 @@ def make_failing() -> Callable[[int], int]:
 
 def make_broken() -> Callable[[int], int]:
     raise ZeroDivisionError("no arm in this process")
+
+
+def make_endless() -> Callable[[int], None]:
+    """Tells its process and never ends."""
+
+    def run(seed: int) -> None:
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+
+    return run
 
 
 def make_surroundings() -> Callable[[int], tuple[str | None, bool]]:
@@ -76,16 +97,16 @@ def test_seeds_are_begun_only_so_far_ahead():
     drawn: list[int] = []
 
     def seeds() -> Iterator[int]:
-        for seed in itertools.count(1, 2):  # odd: all are quick
+        for seed in itertools.chain([LONG], itertools.count(1, 2)):  # odd ones are quick
             drawn.append(seed)
             yield seed
 
     with closing(parallel_episodes(make_uneven, seeds(), num_processes=2)) as results:
-        for num_handed_out in range(1, 6):
+        next(results)  # while the other process has had the time for many
+        assert len(drawn) <= 2 * AHEAD
+        for _ in range(5):
             next(results)
-            time.sleep(0.05)
-            assert len(drawn) <= num_handed_out + 2 * AHEAD
-    assert len(drawn) > 5
+        assert len(drawn) <= 6 + 2 * AHEAD
 
 
 def test_leaving_early_ends_the_processes_at_once():
@@ -126,3 +147,16 @@ def test_processes_use_one_thread_and_leave_ctrl_c_to_their_parent(
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert list(parallel_episodes(make_surroundings, [0], num_processes=1)) == [("3", False)]
     assert os.environ["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_killed_parent_is_not_survived_by_an_episode():
+    command = [sys.executable, "-c", RUNS_FOR_EVER]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert is_running(pid)
+        parent.kill()
+    deadline_s = time.monotonic() + 10
+    while is_running(pid) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert not is_running(pid)

@@ -10,10 +10,11 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from sim.demonstrator import Demonstration, Demonstrator
 from sim.generate_demonstrations import run
 from sim.tasks.pick_place import pick_place_environment
 from teleop_data.replay_buffer import ReplayBuffer, StoreError
@@ -21,14 +22,18 @@ from tests.sim.generating import Fickle, contents, fickle, generate, seeds, star
 from tests.sim.test_parallel_episodes import is_running
 
 
-def test_a_greater_number_extends_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_greater_number_extends_what_is_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+):
     run(fickle(tmp_path / "whole" / "d.zarr", num_episodes=4))
     whole = contents(tmp_path / "whole")
     run(fickle(tmp_path / "grown" / "d.zarr", num_episodes=1))
+    capsys.readouterr()
     with caplog.at_level("INFO"):
         run(fickle(tmp_path / "grown" / "d.zarr", num_episodes=4))
     assert contents(tmp_path / "grown") == whole
     assert "4 failed attempts left out; 3 made in" in caplog.text  # of both calls
+    assert "a minute, 4 failed" in capsys.readouterr().err  # and so the expert is judged by both
     with pytest.raises(ValueError, match="holds 4 demonstrations, more than num_episodes=3"):
         run(fickle(tmp_path / "grown" / "d.zarr", num_episodes=3))
     assert contents(tmp_path / "grown") == whole
@@ -69,11 +74,23 @@ def is_half_created(path: Path) -> bool:
     return path.exists() and not (root.exists() and "forcing_schema" in root.read_text())
 
 
+class Remembering(Demonstrator):
+    """Demonstrates each seed once and then gives what it remembers: this is about the disk."""
+
+    known: ClassVar[dict[int, Demonstration]] = {}
+
+    def __call__(self, seed: int) -> Demonstration:
+        if seed not in self.known:
+            self.known[seed] = super().__call__(seed)
+        return self.known[seed]
+
+
 def test_a_full_disk_at_any_file_costs_no_finished_episode(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The n-th file cannot be written, for every n; the same call again makes the same store."""
-    short = {"first_seed": 2, "max_steps": 50, "num_episodes": 2}
+    monkeypatch.setattr("sim.generate_demonstrations.Demonstrator", Remembering)
+    short = {"first_seed": 2, "num_episodes": 2}
     run(fickle(tmp_path / "whole" / "d.zarr", **short))
     whole = contents(tmp_path / "whole")
     replace, num_created, is_whole, limit = os.replace, 0, False, 0
