@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -24,6 +25,8 @@ import zarr
 import zarr.errors
 import zarr.storage
 
+from teleop_data.array_layout import CameraCodec, create_array
+from teleop_data.parts import Rows
 from teleop_data.schema import Feature, Role, Schema
 from teleop_data.stored_array import READ_ERRORS, StoredArray, StoreError, missing_chunks
 
@@ -32,9 +35,6 @@ __all__ = ["ReplayBuffer", "StoreError", "StoredArray", "infer_schema"]
 SCHEMA_KEY = "forcing_schema"
 PROVENANCE_KEY = "forcing_provenance"
 EPISODES_KEY = "forcing_episodes"  # one JSON object an episode, in meta's attributes
-
-CAMERA_CHUNK, CAMERA_SHARD = 16, 512  # frames: one window touches one or two chunks
-LOWDIM_CHUNK, LOWDIM_SHARD = 1024, 16384
 
 
 class ReplayBuffer:
@@ -51,7 +51,12 @@ class ReplayBuffer:
 
     @classmethod
     def create(
-        cls, path: str | Path, schema: Schema, *, provenance: Mapping[str, Any] | None = None
+        cls,
+        path: str | Path,
+        schema: Schema,
+        *,
+        provenance: Mapping[str, Any] | None = None,
+        camera_codec: CameraCodec = "zstd",
     ) -> ReplayBuffer:
         """An empty buffer at a path that must not exist yet (FileExistsError otherwise)."""
         path = Path(path)
@@ -61,7 +66,7 @@ class ReplayBuffer:
         root.attrs[PROVENANCE_KEY] = dict(provenance or {})
         data, meta = root.create_group("data"), root.create_group("meta")
         for feature in schema.features:
-            _create_array(data, feature)
+            create_array(data, feature, codec=camera_codec)
         meta.create_array("episode_ends", shape=(0,), chunks=(4096,), dtype="int64")
         meta.attrs[EPISODES_KEY] = []
         root.attrs[SCHEMA_KEY] = schema.to_json()  # last: without it the store is not a buffer
@@ -136,12 +141,13 @@ class ReplayBuffer:
         return {name: self[name][steps] for name in self.schema.names}
 
     def append_episode(
-        self, episode: Mapping[str, np.ndarray], *, attributes: Mapping[str, Any] | None = None
+        self, episode: Mapping[str, Rows], *, attributes: Mapping[str, Any] | None = None
     ) -> None:
-        """Add one finished episode.
+        """Add one finished episode, a shard at a time.
 
         Args:
-            episode: {name: (T, ...)} for every feature of the schema, T >= 1, all alike.
+            episode: {name: (T, ...)} for every feature of the schema, T >= 1, all alike: arrays, or
+                rows of a file that need not fit into memory.
             attributes: JSON-ready facts about it (seed, success, operator's label).
 
         Raises:
@@ -160,7 +166,10 @@ class ReplayBuffer:
             # Every shard becomes a file, also one of nothing but zeros: so a lost file is noticed.
             array = _array(self._root, f"data/{name}").with_config({"write_empty_chunks": True})
             array.resize((stop, *array.shape[1:]))
-            array[start:stop] = episode[name]
+            shard = (array.shards or array.chunks)[0]
+            edges = [start, *range((start // shard + 1) * shard, stop, shard), stop]
+            for first, last in pairwise(edges):
+                array[first:last] = episode[name][first - start : last - start]
         self._meta.attrs[EPISODES_KEY] = [*self.episode_attributes, dict(attributes or {})]
         ends = np.append(self.episode_ends, stop)
         stored_ends = _array(self._meta, "episode_ends")
@@ -229,37 +238,25 @@ def _finished_ends(root: zarr.Group, *, path: Path) -> np.ndarray:
     )
 
 
-def _check_episode(episode: Mapping[str, np.ndarray], schema: Schema) -> int:
+def _check_episode(episode: Mapping[str, Rows], schema: Schema) -> int:
     """Length T of a valid episode; raises as `append_episode` says."""
     if set(episode) != set(schema.names):
         raise KeyError(f"episode has {sorted(episode)}, the schema wants {sorted(schema.names)}")
-    episode = {name: np.asarray(values) for name, values in episode.items()}
-    lengths = {name: len(values) if values.ndim else 0 for name, values in episode.items()}
+    lengths = {name: values.shape[0] if values.shape else 0 for name, values in episode.items()}
     if len(set(lengths.values())) != 1 or min(lengths.values()) == 0:
         raise ValueError(f"every feature needs the same number of steps, at least 1: {lengths}")
     for name, values in episode.items():
         feature = schema[name]
-        if values.shape[1:] != feature.shape or values.dtype != np.dtype(feature.dtype):
+        dtype = values[:1].dtype
+        if values.shape[1:] != feature.shape or dtype != np.dtype(feature.dtype):
             raise ValueError(
-                f"feature {name!r}: got {values.shape} {values.dtype}, "
+                f"feature {name!r}: got {values.shape} {dtype}, "
                 f"expected (T, {', '.join(map(str, feature.shape))}) {feature.dtype}"
             )
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            step = int(np.argwhere(~np.isfinite(values.reshape(len(values), -1)).all(1))[0, 0])
-            raise ValueError(f"feature {name!r}: not finite at step {step}: {values[step]}")
+        if dtype.kind == "f" and not np.isfinite(rows := values[:]).all():
+            step = int(np.argwhere(~np.isfinite(rows.reshape(len(rows), -1)).all(1))[0, 0])
+            raise ValueError(f"feature {name!r}: not finite at step {step}: {rows[step]}")
     return next(iter(lengths.values()))
-
-
-def _create_array(data: zarr.Group, feature: Feature) -> None:
-    is_camera = feature.role == "camera"
-    chunk, shard = (CAMERA_CHUNK, CAMERA_SHARD) if is_camera else (LOWDIM_CHUNK, LOWDIM_SHARD)
-    data.create_array(
-        feature.name,
-        shape=(0, *feature.shape),
-        chunks=(chunk, *feature.shape),
-        shards=(shard, *feature.shape),
-        dtype=feature.dtype,
-    )
 
 
 def infer_schema(data: zarr.Group, *, rate_hz: float = 10.0) -> Schema:
