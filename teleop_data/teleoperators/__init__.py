@@ -1,0 +1,1 @@
+"""Who may drive: a page in the browser, LeRobot's devices."""
