@@ -17,6 +17,9 @@ with an injected delay. `latency`, `control_statistics` and `episode` say what h
 `rollout` carries many episodes in lock-step for `evaluate`; `results` sums them up, `video` films
 them, `report` puts several evaluations side by side, and `demo` does everything once.
 
+`view` shows an episode live in the browser: `live_view` is the page, `arm_scene` the arm and its
+things on it, `plan_waypoints` the plan, `view_panel` words, pictures and buttons.
+
 Entry points: `serve` (policy server), `stream_cameras` (a camera process, fed by one of
 `camera_sources`), `run_robot` (the robot's loop); `stop_signal` ends them. What the robot's side
 imports knows neither torch, Hydra, zarr, lerobot nor robomimic.
