@@ -222,14 +222,39 @@ def copy_episodes(
             sink.begin(path, schema=source.schema, provenance=source.provenance)
             for index in range(source.num_episodes):
                 episode = source.episode(index)
-                sink.add(episode, attributes=source.attributes(index))
-                num_steps = len(next(iter(episode.values())))
+                try:
+                    num_steps = check_episode(episode, schema=source.schema)
+                    sink.add(episode, attributes=source.attributes(index))
+                except (KeyError, ValueError) as error:
+                    raise ValueError(f"episode {index}: {error}") from error
                 total += num_steps
                 progress(num_steps)
             sink.finish()
         finally:
             sink.close()
     return total
+
+
+def check_episode(episode: Mapping[str, np.ndarray], *, schema: Schema) -> int:
+    """Number of control steps of a whole episode.
+
+    Raises:
+        ValueError: it has other features than `schema`, of other shapes or dtypes, or their
+            lengths differ or are 0.
+    """
+    if set(episode) != set(schema.names):
+        raise ValueError(f"has {sorted(episode)}, the schema wants {sorted(schema.names)}")
+    for feature in schema.features:
+        values = episode[feature.name]
+        if values.shape[1:] != feature.shape or values.dtype != np.dtype(feature.dtype):
+            raise ValueError(
+                f"feature {feature.name!r} is {values.shape} {values.dtype}, expected "
+                f"(T, {', '.join(map(str, feature.shape))}) {feature.dtype}"
+            )
+    lengths = {name: len(values) for name, values in episode.items()}
+    if len(set(lengths.values())) != 1 or not min(lengths.values()):
+        raise ValueError(f"every feature needs the same number of steps, at least 1: {lengths}")
+    return next(iter(lengths.values()))
 
 
 @contextmanager
