@@ -213,7 +213,7 @@ def _main(config: Any) -> None:
         run(OmegaConf.to_object(config))  # pyright: ignore[reportArgumentType]
     except MissingMandatoryValue as error:
         sys.exit(f"forcing-generate: {error.full_key} is not given; say {error.full_key}=...")
-    except (OSError, ValueError, ExpertError) as error:
+    except (OSError, KeyError, ValueError, ExpertError) as error:
         sys.exit(f"forcing-generate: {error}")
     except WorkerError as error:
         sys.exit(f"forcing-generate: {error}. {GO_ON}")

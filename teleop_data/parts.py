@@ -27,7 +27,7 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: Index) -> np.ndarray: ...
+    def __getitem__(self, index: Index, /) -> np.ndarray: ...
 
 
 class Episodes(Protocol):
@@ -119,7 +119,7 @@ class _Columns:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: Index) -> np.ndarray:
+    def __getitem__(self, index: Index, /) -> np.ndarray:
         return self.rows[index][..., self.columns]
 
 
