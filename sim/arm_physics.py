@@ -260,8 +260,6 @@ class ArmPhysics:
         mujoco.mj_setState(self.model, self.data, state.integration, STATE)
         self.disturbances.restore(state.look)
         mujoco.mj_forward(self.model, self.data)
-        # again, as mj_forward has changed what the solver starts from
-        mujoco.mj_setState(self.model, self.data, state.integration, STATE)
 
     def picture(self, camera: str, *, height: int, width: int) -> np.ndarray:
         """(H, W, 3) uint8, what `camera` sees, drawn fast, for learning."""

@@ -136,6 +136,6 @@ class Disturbances:
             ahead = axes @ np.array([*plate.offset, -OCCLUDER_DISTANCE_M])
             data.mocap_pos[self._occluder] = data.cam_xpos[plate.camera] + ahead
             mujoco.mju_mat2Quat(data.mocap_quat[self._occluder], data.cam_xmat[plate.camera])
-        # positions only: mj_forward would change what the solver starts from at the next step
+        # positions only, which are all that pictures need
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
