@@ -151,7 +151,7 @@ class RobomimicSource:
         return self._data[self._demos[index]]
 
     def _read_masks(self) -> dict[str, set[str]]:
-        masks = self._file["mask"] if "mask" in self._file else {}
+        masks = self._file.get("mask", {})
         return {
             name: {entry.decode() for entry in np.asarray(masks[name]).tolist()} for name in masks
         }
