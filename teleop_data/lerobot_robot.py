@@ -10,6 +10,7 @@ seed and judges nothing: episodes differ, reward is 0, and the operator says wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,10 +25,10 @@ from teleop_data.schema import Feature, Schema
 class LerobotRobot:
     """An Environment, Labelled with the names of its numbers. It paces itself.
 
-        send_action ... next deadline, get_observation | act | send_action ...
+        send_action .......... get_observation | act | send_action ..........
+                               begun so early that it is done at the deadline
 
-    An observation is taken at the end of its control step, so that the next action answers to a
-    fresh one; between the two there is only the teleoperator.
+    So the next action answers to a fresh observation, as in LeRobot's own loop.
 
     Attributes:
         robot: LeRobot's device.
@@ -81,6 +82,8 @@ class LerobotRobot:
         self.raw_observation: Mapping[str, Any] = {}
         self._clock: Clock = clock or MonotonicClock()
         self._start_s, self._num_steps = 0.0, -1  # -1: before the first reset
+        self._captured_s = 0.0
+        self._reading_s = 0.0  # how long an observation takes, the longest of late
 
     def reset(self, seed: int) -> Observation:
         """The robot as it stands; connected, if it was not. Nothing is moved, `seed` is unused.
@@ -112,7 +115,8 @@ class LerobotRobot:
         named = dict(zip(self.action_names, values.tolist(), strict=True))
         sent = self.robot.send_action(named)
         self._num_steps += 1
-        self._clock.sleep_until(self._start_s + self._num_steps / self.schema.rate_hz)
+        deadline_s = self._next_deadline_s()
+        self._clock.sleep_until(deadline_s - min(self._reading_s, 0.5 / self.schema.rate_hz))
         return StepResult(
             observation=self._observe(),
             reward=0.0,
@@ -148,8 +152,21 @@ class LerobotRobot:
             "left_out": list(self.left_out),
         }
 
+    def captured_s(self) -> dict[str, float]:
+        """When the newest observation was asked for, by feature; LeRobot does not tell its age."""
+        return {feature.name: self._captured_s for feature in self.schema.observed}
+
+    def _next_deadline_s(self) -> float:
+        """The first tick of the clock's grid after now, which is just after another one."""
+        rate_hz = self.schema.rate_hz
+        # a tenth of a period against rounding: a moment before a tick counts as the tick
+        num_passed = math.floor((self._clock.now() - self._start_s) * rate_hz + 0.1)
+        return self._start_s + (num_passed + 1) / rate_hz
+
     def _observe(self) -> dict[str, np.ndarray]:
+        self._captured_s = self._clock.now()
         raw = self.robot.get_observation()
+        self._reading_s = max(self._clock.now() - self._captured_s, 0.9 * self._reading_s)
         observation = {
             camera.name: np.array(raw[camera.name]) for camera in self.schema.with_role("camera")
         }

@@ -119,6 +119,33 @@ def test_steps_last_one_period_on_absolute_deadlines(tmp_path: Path):
         assert clock.now() == pytest.approx(7.0 + step / 20.0)
 
 
+def test_an_observation_is_done_at_the_deadline_and_says_when_it_was_asked_for(tmp_path: Path):
+    clock = ManualClock()
+    environment = make_environment(tmp_path, clock=clock)
+    read = arm_of(environment).get_observation
+
+    def slow_read() -> dict[str, Any]:
+        clock.advance(0.01)
+        return read()
+
+    arm_of(environment).get_observation = slow_read
+    environment.reset(0)
+    for step in range(1, 4):
+        environment.step(np.zeros(3, np.float32))
+        assert clock.now() == pytest.approx(0.01 + step / 20.0)
+        assert environment.captured_s()["front"] == pytest.approx(step / 20.0)
+
+
+def test_a_late_step_is_followed_by_steps_on_the_old_grid(tmp_path: Path):
+    clock = ManualClock()
+    environment = make_environment(tmp_path, clock=clock)
+    environment.reset(0)
+    for pause_s, expected_s in ((0.0, 0.05), (0.12, 0.20), (0.0, 0.25)):
+        clock.advance(pause_s)
+        environment.step(np.zeros(3, np.float32))
+        assert clock.now() == pytest.approx(expected_s)
+
+
 def test_it_is_connected_once(environment: LerobotRobot):
     assert arm_of(environment).num_connects == 0
     environment.reset(0)
