@@ -173,8 +173,12 @@ class EditedSource:
 
     @property
     def notes(self) -> Sequence[str]:
-        """The source's."""
-        return self._source.notes
+        """The source's, and the rate where it was set."""
+        said = self._source.schema.rate_hz
+        if self.schema.rate_hz == said:
+            return self._source.notes
+        rate = f"The rate is {self.schema.rate_hz:g} Hz as asked, not the source's {said:g} Hz."
+        return [*self._source.notes, rate]
 
     def episode(self, index: int) -> dict[str, np.ndarray]:
         """All features of one chosen episode under their new names."""

@@ -89,7 +89,7 @@ def guess_schema(demo: h5py.Group, *, next_obs: bool) -> tuple[Schema, list[str]
     if any(path.startswith("next_obs/") for path in datasets) and not next_obs:
         notes.append(
             "next_obs is left out: it repeats obs one step later, and its last entry, the "
-            "observation after the last action, is lost; source_options.next_obs=true keeps it."
+            "observation after the last action, is lost; source_options={next_obs: true} keeps it."
         )
     return Schema(features=tuple(features), rate_hz=ASSUMED_RATE_HZ), notes
 
