@@ -237,7 +237,7 @@ def _drive(
         action = teleoperator.act(observation)
         if recorder is not None:
             # before the step: then the environment's labels are about this observation
-            labels = _told(sources, schema=recorder.buffer.schema)
+            labels = told(sources, schema=recorder.buffer.schema)
             recorder.add(observation, action, labels=labels)
         result = environment.step(action)
         observation, num_steps = result.observation, step + 1
@@ -251,8 +251,8 @@ def _drive(
     )
 
 
-def _told(sources: list[Labelled], *, schema: Schema) -> dict[str, np.ndarray]:
-    """What `sources` tell at this control step, less the labels that `schema` does not have."""
+def told(sources: list[Labelled], *, schema: Schema) -> dict[str, np.ndarray]:
+    """{label: value} of `sources` at this control step, less those that `schema` does not have."""
     told: dict[str, np.ndarray] = {}
     for source in sources:
         left_out = {feature.name for feature in source.label_features} - set(schema.names)
