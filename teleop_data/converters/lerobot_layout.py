@@ -88,7 +88,7 @@ def read_layout(root: Path) -> Layout:
         raise FileNotFoundError(f"no LeRobotDataset at {root}: {path} is missing")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-        version = str(info["codebase_version"])
+        version, specs = str(info["codebase_version"]), dict(info["features"])
         read = {"v3": _read_v3, "v2": _read_v2}.get(version.split(".")[0])
         if read is None:
             raise StoreError(f"{root} is LeRobotDataset {version}; v2.0, v2.1 and v3.0 can be read")
@@ -98,7 +98,7 @@ def read_layout(root: Path) -> Layout:
             version=version,
             rate_hz=float(info["fps"]),
             robot_type=info.get("robot_type"),
-            specs=dict(info["features"]),
+            specs=specs,
             tasks=tasks,
             episodes=tuple(sorted(episodes, key=lambda episode: episode.index)),
         )

@@ -120,8 +120,8 @@ class LeRobotSink:
         length = len(episode[self._schema.names[0]])
         if self._video_keys() and length < 2:
             raise ValueError(
-                f"episode {len(self._attributes)} has one step; LeRobot cannot store it as video: "
-                "leave it out, or use storage='image'"
+                "one step only, which LeRobot cannot store as video: leave the episode out, or use "
+                "storage='image'"
             )
         arrays = {column.key: _array(column, episode) for column in self._columns}
         tasks = _task_of_steps(attributes, length=length)
@@ -169,8 +169,8 @@ class LeRobotSink:
             frames = round((end - start) * self._schema.rate_hz)
             if frames != length:
                 raise StoreError(
-                    f"the encoder wrote {frames} of {length} frames of {key}, episode "
-                    f"{len(self._attributes)}; storage='image' needs no encoder"
+                    f"the encoder wrote {frames} of {length} frames of {key}; "
+                    "storage='image' needs no encoder"
                 )
 
 
