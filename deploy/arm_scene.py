@@ -15,8 +15,8 @@ import mujoco
 import numpy as np
 import viser
 
-from sim.arm_physics import ArmPhysics
-from sim.panda import FAST_GROUP, FINE_GROUP, THINGS_GROUP, Visuals, panda
+from sim.arm.panda import FAST_GROUP, FINE_GROUP, THINGS_GROUP, Visuals, panda
+from sim.arm.physics import ArmPhysics
 
 HIDDEN_BELOW_M = -1.0  # bodies that wait out of sight do so below this height
 SAME_PLACE = 1e-5  # m, and parts of a quaternion: a smaller change is not worth a message

@@ -31,7 +31,7 @@ from deploy.results import summarize_episodes
 from deploy.rollout import Conditions, roll_out
 from deploy.video import EpisodeFilms
 from policy.checkpoint import check_schema, load_policy, read_description
-from sim.conditions import PerturbationConfig, perturbations_of
+from sim.perturbations.conditions import PerturbationConfig, perturbations_of
 from sim.task_descriptions import describe_task
 from teleop_data.environment import Environment
 

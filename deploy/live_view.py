@@ -24,11 +24,11 @@ from deploy.episode import StepRecord
 from deploy.plan_waypoints import level_colors, plan_positions
 from deploy.view_panel import Buttons, ViewPanel, Words
 from policy.interface import Plan
-from sim.arm_actions import ActionMode
-from sim.arm_environment import ArmEnvironment
-from sim.arm_physics import ArmPhysics
-from sim.inverse_kinematics import InverseKinematics
-from sim.panda import Visuals
+from sim.arm.actions import ActionMode
+from sim.arm.environment import ArmEnvironment
+from sim.arm.inverse_kinematics import InverseKinematics
+from sim.arm.panda import Visuals
+from sim.arm.physics import ArmPhysics
 from teleop_data.environment import Environment
 
 HOST = "127.0.0.1"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deploy.film_frame import CLEAN, NOISE
-from sim.arm_actions import ActionMode
+from sim.arm.actions import ActionMode
 
 
 def plan_positions(
@@ -24,7 +24,7 @@ def plan_positions(
 
     Args:
         actions: slots of a plan, the first being the next one to be executed.
-        mode: what they mean, see `sim.arm_actions`. Relative ones add up, as if each were reached.
+        mode: what they mean, see `sim.arm.actions`. Relative ones add up, as if each were reached.
         hand: (3,) m, where the hand is now.
         tcp_of: position (3,) of the hand for joints (7,), for joint actions.
     """

@@ -3,7 +3,7 @@
 command, version           how to get these numbers again
 checkpoint, task, inference, planning, flag, delay
 perturbation               name of the condition, "none" for a healthy world
-outage                     its terms in control steps, see `sim.source_perturbations.Terms`, or null
+outage                     its terms in control steps, see `sim.perturbations.sources`, or null
 seeds                      of the episodes, in order
 num_episodes
 mean_max_reward            mean over episodes of the greatest reward of any step

@@ -21,8 +21,8 @@ from deploy.source_condition import ConditionLimits, Sample, SourceCondition
 from policy.checkpoint import LoadedPolicy
 from policy.inference import complete
 from policy.interface import Plan
-from sim.perturbations import Perturbation
-from sim.perturbed_environment import PerturbedEnvironment
+from sim.perturbations.environment import PerturbedEnvironment
+from sim.perturbations.kinds import Perturbation
 from teleop_data.environment import Environment, Observation
 from teleop_data.schema import Schema
 

@@ -36,9 +36,9 @@ from deploy.stop_signal import stop_on_signal
 from deploy.view_panel import Buttons
 from deploy.virtual_time import Sensing, run_episode
 from policy.interface import Policy
-from sim.arm_environment import ArmEnvironment
-from sim.conditions import PerturbationConfig, perturbations_of
-from sim.perturbed_environment import PerturbedEnvironment
+from sim.arm.environment import ArmEnvironment
+from sim.perturbations.conditions import PerturbationConfig, perturbations_of
+from sim.perturbations.environment import PerturbedEnvironment
 from teleop_data.clock import MonotonicClock
 from teleop_data.environment import Environment, Observation
 

@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from sim.arm_environment import ArmEnvironment
-from sim.conditions import condition_names, perturbed, read_condition
-from sim.perturbed_environment import PerturbedEnvironment
+from sim.arm.environment import ArmEnvironment
+from sim.perturbations.conditions import condition_names, perturbed, read_condition
+from sim.perturbations.environment import PerturbedEnvironment
 from sim.task_descriptions import arm_task_names, describe_task
 from teleop_data.environment import Environment, Observation
 

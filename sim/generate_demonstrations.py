@@ -31,10 +31,10 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from tqdm import tqdm
 
-from sim.conditions import PerturbationConfig
-from sim.demonstration_store import DemonstrationStore
-from sim.demonstrator import Demonstration, Demonstrator
-from sim.parallel_episodes import WorkerError, parallel_episodes
+from sim.demonstrations.demonstrator import Demonstration, Demonstrator
+from sim.demonstrations.parallel_episodes import WorkerError, parallel_episodes
+from sim.demonstrations.store import DemonstrationStore
+from sim.perturbations.conditions import PerturbationConfig
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import numpy as np
 from gymnasium import spaces
 from hydra.utils import instantiate
 
-from sim.arm_actions import WORKSPACE_HIGH_M, WORKSPACE_LOW_M, ActionMode
-from sim.panda import JOINT_HIGH_RAD, JOINT_LOW_RAD, MAX_OPENING_M
+from sim.arm.actions import WORKSPACE_HIGH_M, WORKSPACE_LOW_M, ActionMode
+from sim.arm.panda import JOINT_HIGH_RAD, JOINT_LOW_RAD, MAX_OPENING_M
 from sim.task_descriptions import arm_task_names, describe_task
 from teleop_data.environment import Environment
 from teleop_data.schema import Feature
@@ -53,7 +53,7 @@ class GymnasiumEnvironment(gymnasium.Env[Any, np.ndarray]):
         """Adapt `environment`.
 
         Args:
-            environment: with the features and actions of `sim.arm_environment`.
+            environment: with the features and actions of `sim.arm.environment`.
             action: what its actions mean.
             render_mode: "rgb_array", or None to render nothing.
 

@@ -7,7 +7,7 @@ from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
-ARM_ENVIRONMENT = "sim.arm_environment.ArmEnvironment"
+ARM_ENVIRONMENT = "sim.arm.environment.ArmEnvironment"
 
 
 def task_names() -> list[str]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.arm_actions import HandTarget, pointing_down
-from sim.arm_environment import ArmEnvironment
-from sim.waypoints import Waypoint
+from sim.arm.actions import HandTarget, pointing_down
+from sim.arm.environment import ArmEnvironment
+from sim.arm.waypoints import Waypoint
 from teleop_data.environment import Observation
 from teleop_data.schema import Feature
 

@@ -14,9 +14,9 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from sim.arm_physics import HOME_M, ArmPhysics
-from sim.table import add_block
-from sim.waypoints import PICK, PLACE, Script, pick, place
+from sim.arm.physics import HOME_M, ArmPhysics
+from sim.arm.table import add_block
+from sim.arm.waypoints import PICK, PLACE, Script, pick, place
 
 BLOCK, TRAY = "block", "tray"
 BLOCK_COLOR, TRAY_COLOR = (0.82, 0.16, 0.12), (0.22, 0.42, 0.70)

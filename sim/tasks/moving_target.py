@@ -2,7 +2,7 @@
 
 The cube stands on a carriage. When the hand has come near enough, the carriage springs 8 to 15 cm
 across the hand's way; in some episodes it does so once more. How soon the hand turns after it is
-the reaction time, see `sim.reaction_time`.
+the reaction time, see `sim.arm.reaction_time`.
 
     from above    hand o - - - - - > [cube]      the jump is at most 35 degrees off
                               `        |         the perpendicular of the way
@@ -20,11 +20,11 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from sim.arm_physics import ArmPhysics
-from sim.panda import JOINTS
-from sim.reaction_time import Jump, reaction_time_s
-from sim.table import THINGS_GROUP, add_block
-from sim.waypoints import HOME, PICK, Script, go_home, pick
+from sim.arm.panda import JOINTS
+from sim.arm.physics import ArmPhysics
+from sim.arm.reaction_time import Jump, reaction_time_s
+from sim.arm.table import THINGS_GROUP, add_block
+from sim.arm.waypoints import HOME, PICK, Script, go_home, pick
 
 CUBE, CUBE_COLOR = "cube", (0.85, 0.15, 0.12)
 HALF_SIZE_M = 0.022

@@ -18,10 +18,10 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from sim.arm_physics import HOME_M, ArmPhysics
-from sim.panda import MAX_OPENING_M
-from sim.table import THINGS_GROUP, add_plate
-from sim.waypoints import Script, Waypoint, at
+from sim.arm.panda import MAX_OPENING_M
+from sim.arm.physics import HOME_M, ArmPhysics
+from sim.arm.table import THINGS_GROUP, add_plate
+from sim.arm.waypoints import Script, Waypoint, at
 
 PUCK = "puck"
 PUCK_RADIUS_M, PUCK_HALF_HEIGHT_M = 0.05, 0.02  # 10 cm wide; the fingers open to 8 cm

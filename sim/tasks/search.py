@@ -22,10 +22,10 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from sim.arm_physics import ArmPhysics
-from sim.panda import THINGS_GROUP
-from sim.table import Color, add_fruit
-from sim.waypoints import PICK, Script, Waypoint, at, pick
+from sim.arm.panda import THINGS_GROUP
+from sim.arm.physics import ArmPhysics
+from sim.arm.table import Color, add_fruit
+from sim.arm.waypoints import PICK, Script, Waypoint, at, pick
 
 FRUIT, FRUIT_COLOR = "lime", (0.45, 0.78, 0.10)
 FRUIT_RADIUS_M = 0.024

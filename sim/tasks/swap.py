@@ -18,9 +18,20 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from sim.arm_physics import HOME_M, ArmPhysics
-from sim.table import PLATE_COLOR, add_fruit, add_plate
-from sim.waypoints import HOME, PICK, PLACE, Script, Waypoint, at, go_home, near_home, pick, place
+from sim.arm.physics import HOME_M, ArmPhysics
+from sim.arm.table import PLATE_COLOR, add_fruit, add_plate
+from sim.arm.waypoints import (
+    HOME,
+    PICK,
+    PLACE,
+    Script,
+    Waypoint,
+    at,
+    go_home,
+    near_home,
+    pick,
+    place,
+)
 
 FRUITS = {"apple": (0.80, 0.10, 0.10), "orange": (0.95, 0.55, 0.05)}
 PLATES_M = np.array([[0.50, -0.20], [0.50, 0.0], [0.50, 0.20]])

@@ -17,9 +17,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from sim.arm_environment import ArmEnvironment
+from sim.arm.environment import ArmEnvironment
 from sim.experts.scripted_hand import ScriptedHand
-from sim.rendering import gl_is_available
+from sim.rendering.camera_renderer import gl_is_available
 from sim.tasks.swap import Swap
 
 PIXELS, NUM_STEPS = 96, 150

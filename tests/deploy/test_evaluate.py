@@ -18,7 +18,7 @@ from deploy.evaluate import (
     evaluate,
 )
 from policy.checkpoint import CheckpointError
-from sim.conditions import PerturbationConfig
+from sim.perturbations.conditions import PerturbationConfig
 from tests.deploy.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]

@@ -19,9 +19,9 @@ from deploy.live_view import LiveView, remaining_slots
 from deploy.plan_waypoints import level_colors, plan_positions
 from deploy.view_panel import PICTURE_SIDE, Buttons, Words, camera_row, plan_html, words_html
 from policy.interface import Plan
-from sim.arm_actions import pointing_down
-from sim.arm_environment import ArmEnvironment
-from sim.inverse_kinematics import HOME_RAD, InverseKinematics
+from sim.arm.actions import pointing_down
+from sim.arm.environment import ArmEnvironment
+from sim.arm.inverse_kinematics import HOME_RAD, InverseKinematics
 from sim.tasks.swap import Swap
 from teleop_data.environment import StepResult
 from tests.deploy.planar_environment import PlanarEnvironment

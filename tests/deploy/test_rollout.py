@@ -8,7 +8,7 @@ import pytest
 from deploy.episode import StepRecord
 from deploy.rollout import Conditions, roll_out
 from deploy.virtual_time import run_episode
-from sim.perturbations import perturbation
+from sim.perturbations.kinds import perturbation
 from sim.tasks.pick_place import SCHEMA, pick_place_environment
 from tests.deploy.tiny_checkpoint import tiny_policy
 

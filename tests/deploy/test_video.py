@@ -15,7 +15,7 @@ from deploy.film_frame import HEIGHT, STRIP_TOP, WIDTH, FilmedStep, draw_frame
 from deploy.level_picture import LevelHistory, draw_levels
 from deploy.rollout import Conditions, roll_out
 from deploy.video import FINAL_PAUSE_S, EpisodeFilms
-from sim.perturbations import perturbation
+from sim.perturbations.kinds import perturbation
 from sim.tasks.pick_place import SCHEMA, pick_place_environment
 from tests.deploy.tiny_checkpoint import tiny_policy
 

@@ -17,11 +17,11 @@ from deploy.rehearsed_expert import RehearsedExpert
 from deploy.view import LiveEpisode, Senses, ViewConfig, _Skipped, _Stopped, run
 from deploy.view_panel import Buttons
 from deploy.virtual_time import Sensing, run_episode
-from sim.arm_environment import ArmEnvironment
-from sim.conditions import PerturbationConfig
+from sim.arm.environment import ArmEnvironment
 from sim.experts.scripted_hand import ScriptedHand
-from sim.perturbations import perturbation
-from sim.perturbed_environment import PerturbedEnvironment
+from sim.perturbations.conditions import PerturbationConfig
+from sim.perturbations.environment import PerturbedEnvironment
+from sim.perturbations.kinds import perturbation
 from sim.tasks.swap import Swap
 from tests.deploy.planar_environment import PlanarEnvironment
 from tests.deploy.processes import TINY, entry_point

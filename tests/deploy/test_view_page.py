@@ -15,7 +15,7 @@ import pytest
 
 from deploy.film_frame import CLEAN, NOISE
 from deploy.live_view import LiveView
-from sim.arm_environment import ArmEnvironment
+from sim.arm.environment import ArmEnvironment
 from sim.experts.scripted_hand import ScriptedHand
 from sim.tasks.swap import Swap
 from tests.deploy.chromium import MISSING, Chromium, find_chromium

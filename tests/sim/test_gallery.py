@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from sim.conditions import condition_names
 from sim.gallery import GalleryConfig, moment, page_of, run, side_by_side
-from sim.rendering import gl_is_available
+from sim.perturbations.conditions import condition_names
+from sim.rendering.camera_renderer import gl_is_available
 from sim.task_descriptions import arm_task_names, describe_task, task_names
 
 needs_gl = pytest.mark.skipif(not gl_is_available(), reason="no OpenGL here: rays take minutes")

@@ -15,8 +15,8 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import RescaleAction
 
-from sim.arm_actions import ActionMode
-from sim.arm_environment import ArmEnvironment
+from sim.arm.actions import ActionMode
+from sim.arm.environment import ArmEnvironment
 from sim.experts.scripted_hand import ScriptedHand
 from sim.gymnasium_environment import (
     GymnasiumEnvironment,

@@ -16,9 +16,14 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
-from sim.arm_environment import CAMERAS, ArmEnvironment, EpisodeState
-from sim.conditions import PerturbationConfig, condition_names, perturbed, read_condition
-from sim.perturbed_environment import PerturbedEnvironment
+from sim.arm.environment import CAMERAS, ArmEnvironment, EpisodeState
+from sim.perturbations.conditions import (
+    PerturbationConfig,
+    condition_names,
+    perturbed,
+    read_condition,
+)
+from sim.perturbations.environment import PerturbedEnvironment
 from sim.task_descriptions import arm_task_names, describe_task, task_names
 from teleop_data.environment import Environment, Labelled, Observation, StepResult
 from teleop_data.recorder import Recorder, record_episode, recording_schema

@@ -1,0 +1,325 @@
+"""Swap: what counts as a move and as success, starts that look like later moments, its expert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+import pytest
+
+from sim.arm.environment import ArmEnvironment
+from sim.arm.physics import HOME_M, ArmPhysics
+from sim.experts.scripted_hand import ScriptedHand
+from sim.tasks.swap import (
+    FRUITS,
+    NO_PLATE,
+    PLATES_M,
+    REST_HEIGHT_M,
+    SCATTER_M,
+    Swap,
+    layouts,
+    on_plate,
+    plate_under,
+)
+from teleop_data.environment import StepResult
+from tests.contracts.environment_contract import EnvironmentContract
+from tests.contracts.teleoperator_contract import TeleoperatorContract
+from tests.sim.arm.arm_motions import down_at, go
+
+NUM_EPISODES = 5
+MAX_STALL = 4  # control steps without a move before all is done
+FREE = 2  # plate of no fruit in the crafted starts
+
+
+class TestSwap(EnvironmentContract):
+    def make(self):
+        return ArmEnvironment(
+            Swap(duration_s=3.0), features=("state", "objects", "oracle"), render_pixels=256
+        )
+
+    def typical_action(self, rng):
+        place = rng.uniform([0.35, -0.2, 0.03], [0.55, 0.2, 0.25])
+        return down_at(place, opening=rng.uniform(0, 0.08)).to_vector()
+
+
+class TestItsDemonstrator(TeleoperatorContract):
+    def make(self):
+        environment = ArmEnvironment(Swap(), features=("state",))
+        return environment, ScriptedHand(environment)
+
+
+# --- what counts ---
+
+
+def last_step(
+    *, num_moves: int = 3, swapped: bool = True, hand_m: float = 0.0, steps_left: int = 1
+) -> StepResult:
+    """Of an episode that began with apple on plate 0, orange on 1, brought to a state by hand."""
+    environment = ArmEnvironment(Swap(), features=("state",))
+    environment.reset(0)
+    world, task = environment.physics, environment.arm_task
+    for name, plate in zip(FRUITS, (1, 0) if swapped else (0, 1), strict=True):
+        world.place(name, np.array([*PLATES_M[plate], REST_HEIGHT_M]))
+    world.set_hand(HOME_M + [0.0, 0.0, hand_m], yaw=0.0)
+    lies_on = (1, 0) if swapped else (0, 1)
+    task.memory = replace(
+        task.memory,
+        step=environment.max_steps - steps_left,
+        start=(0, 1),
+        lies_on=lies_on,
+        num_moves=num_moves,
+    )
+    return environment.step(world.action_towards(world.hand))
+
+
+def test_swapped_by_three_moves_and_home_at_the_end_is_success():
+    result = last_step()
+    assert result.success
+    assert result.terminated
+    assert result.reward == 1.0
+
+
+@pytest.mark.parametrize("num_moves", [0, 2, 4, 5])
+def test_another_number_of_moves_is_none(num_moves: int):
+    assert not last_step(num_moves=num_moves).success
+
+
+def test_before_the_end_it_is_not_success_yet():
+    result = last_step(steps_left=2)
+    assert not result.success
+    assert not result.terminated
+    assert 0.9 < result.reward < 1.0
+
+
+def test_a_hand_that_is_not_home_is_no_success():
+    assert not last_step(hand_m=0.06).success
+    assert last_step(hand_m=-0.04).success
+
+
+def test_fruits_that_are_not_swapped_are_no_success():
+    assert not last_step(swapped=False).success
+
+
+def world_with(task: Swap) -> ArmPhysics:
+    """Apple on plate 0, orange on plate 1, none on plate 2."""
+    world = ArmPhysics(task.build)
+    task.initialize(world, np.random.default_rng(0))
+    for plate, name in enumerate(FRUITS):
+        world.place(name, np.array([*PLATES_M[plate], REST_HEIGHT_M]))
+    task.memory = replace(task.memory, start=(0, 1), lies_on=(0, 1))
+    return world
+
+
+def carry(task: Swap, world: ArmPhysics, name: str, place: tuple[float, float]) -> None:
+    """Lift `name` and set it down at `place`, as a ghost would."""
+    for height in (0.1, 0.0):
+        world.place(name, np.array([*place, REST_HEIGHT_M + height]))
+        task.advance(world)
+
+
+def test_a_move_is_a_lifted_fruit_on_another_plate():
+    task = Swap()
+    world = world_with(task)
+    carry(task, world, "apple", tuple(PLATES_M[0] + 0.01))  # back where it was
+    assert task.memory.num_moves == 0
+    world.place("apple", np.array([*PLATES_M[FREE], REST_HEIGHT_M]))  # slid, never lifted
+    task.advance(world)
+    assert task.memory.num_moves == 0
+    carry(task, world, "apple", tuple(PLATES_M[FREE]))
+    assert task.memory.num_moves == 1
+    assert task.memory.lies_on == (2, 1)
+    carry(task, world, "orange", (0.5, 0.1))  # dropped between the plates: under way still
+    assert task.memory.num_moves == 1
+    carry(task, world, "orange", tuple(PLATES_M[0]))
+    assert task.memory.num_moves == 2
+    assert task.memory.lies_on == (2, 0)
+
+
+def test_a_fruit_in_the_hand_has_not_been_moved_yet():
+    task = Swap()
+    world = world_with(task)
+    here = world.position("apple")
+    go(world, down_at(here + [0, 0, 0.1], opening=0.07))
+    go(world, down_at(here, opening=0.07))
+    go(world, down_at(here, opening=0.0), duration_s=0.5)
+    go(world, down_at(here + [0, 0, 0.08], opening=0.0))
+    task.advance(world)
+    assert task.memory.is_lifted == (True, False)
+    above = np.array([*PLATES_M[FREE], here[2]])
+    for waypoint in (above + [0, 0, 0.08], above):
+        go(world, down_at(waypoint, opening=0.0), duration_s=2.0)
+        task.advance(world)
+    assert task.memory.num_moves == 0  # on the plate, but held
+    go(world, down_at(above, opening=0.08), duration_s=0.6)
+    task.advance(world)
+    assert task.memory.num_moves == 1
+
+
+def test_only_the_right_moves_are_progress():
+    task = Swap()
+    world = world_with(task)
+    rewards = [task.reward(world)]
+    for name, plate in (("apple", FREE), ("orange", 0), ("apple", 1)):
+        carry(task, world, name, tuple(PLATES_M[plate]))
+        rewards.append(task.reward(world))
+    assert rewards == pytest.approx([0.0, 0.3, 0.6, 0.95])
+    carry(task, world, "apple", tuple(PLATES_M[FREE]))
+    assert task.reward(world) == 0.0
+
+    task = Swap()
+    world = world_with(task)
+    for name, plate in (("apple", FREE), ("apple", 0)):  # there and back leads nowhere
+        carry(task, world, name, tuple(PLATES_M[plate]))
+    assert task.reward(world) == 0.0
+
+
+def test_a_fruit_that_lies_down_is_not_swapped():
+    task = Swap()
+    world = world_with(task)
+    for name, plate in (("apple", 1), ("orange", 0)):
+        world.place(name, np.array([*PLATES_M[plate], REST_HEIGHT_M]))
+    assert task.is_swapped(world)
+    first = world.model.joint("apple").qposadr[0]
+    world.data.qpos[first + 3 : first + 7] = np.sqrt(0.5) * np.array([1, 1, 0, 0])
+    world.restore(world.save())
+    assert not task.is_swapped(world)
+
+
+def test_every_start_has_its_layouts():
+    for start in ((0, 1), (2, 0), (1, 2)):
+        (free,) = {0, 1, 2} - set(start)
+        memory = replace(Swap().memory, start=start)
+        begin, parked, crossed, swapped = layouts(memory)
+        assert begin == {start}
+        assert swapped == {start[::-1]}
+        assert all(free in layout for layout in parked | crossed)
+
+
+def test_plates_are_told_apart_from_the_table():
+    for plate, place in enumerate(PLATES_M):
+        assert plate_under(np.array([*place + 0.04, REST_HEIGHT_M])) == plate
+    assert plate_under(np.array([0.5, 0.1, REST_HEIGHT_M])) == NO_PLATE
+
+
+def test_the_oracle_tells_the_start_and_the_moves():
+    task = Swap()
+    world = world_with(task)
+    np.testing.assert_array_equal(task.oracle(world), [1, 0, 0, 0, 1, 0, 1, 0, 0, 0])
+    carry(task, world, "apple", tuple(PLATES_M[FREE]))
+    np.testing.assert_array_equal(task.oracle(world), [1, 0, 0, 0, 1, 0, 0, 1, 0, 0])
+
+
+# --- its demonstrations ---
+
+
+@dataclass(frozen=True)
+class Home:
+    """The hand at home: what the policy sees there."""
+
+    lies_on: tuple[int, ...]
+    state: np.ndarray
+    offsets_m: np.ndarray  # (fruits, 2) of the fruits from their plates
+    picture: np.ndarray
+
+    @classmethod
+    def of(cls, environment: ArmEnvironment) -> Home:
+        world, memory = environment.physics, environment.arm_task.memory
+        offsets = [
+            world.position(name)[:2] - PLATES_M[plate]
+            for name, plate in zip(FRUITS, memory.lies_on, strict=True)
+        ]
+        return cls(
+            lies_on=memory.lies_on,
+            state=world.hand.to_vector(),
+            offsets_m=np.array(offsets),
+            picture=world.picture("front", height=48, width=48).astype(int),
+        )
+
+
+@pytest.fixture(scope="module")
+def homes() -> tuple[list[Home], list[Home]]:
+    """Starts, and first moments at home after one move, of 30 episodes."""
+    environment = ArmEnvironment(Swap(), features=("state",))
+    expert = ScriptedHand(environment)
+    starts, afters = [], []
+    for seed in range(30):
+        observation = environment.reset(seed)
+        expert.reset(seed)
+        starts.append(Home.of(environment))
+        while True:
+            action = expert.act(observation)
+            if expert.facts()["subgoals"][expert.labels()["subgoal"][0]] == "move 2: reach":
+                break
+            observation = environment.step(action).observation
+        afters.append(Home.of(environment))
+    environment.close()
+    return starts, afters
+
+
+def test_fruits_lie_alike_at_the_start_and_after_a_move(homes: tuple[list[Home], list[Home]]):
+    """A policy must not read from the scatter how often a fruit was moved."""
+    starts, afters = (np.array([home.offsets_m for home in one]) for one in homes)
+    for offsets in (starts, afters):
+        assert np.abs(offsets).max() < SCATTER_M + 0.006
+        np.testing.assert_allclose(offsets.mean((0, 1)), 0, atol=0.005)
+    np.testing.assert_allclose(starts.std((0, 1)), afters.std((0, 1)), rtol=0.25)
+
+
+def test_the_hand_rests_alike_at_the_start_and_after_a_move(homes: tuple[list[Home], list[Home]]):
+    starts, afters = (np.array([home.state for home in one]) for one in homes)
+    np.testing.assert_allclose(starts[:, :3].mean(0), afters[:, :3].mean(0), atol=0.004)
+    np.testing.assert_allclose(starts[:, 3:].mean(0), afters[:, 3:].mean(0), atol=0.025)
+    np.testing.assert_allclose(starts[:, :5].std(0), afters[:, :5].std(0), rtol=0.5)
+    np.testing.assert_allclose(afters[:, 9], 0.08, atol=1e-3)
+
+
+def test_a_picture_after_a_move_is_as_near_to_starts_as_starts_are_to_each_other(
+    homes: tuple[list[Home], list[Home]],
+):
+    """Of the same layout, by mean difference of grey levels to the nearest."""
+    starts, afters = homes
+
+    def nearest(home: Home) -> float:
+        others = [s for s in starts if s is not home and s.lies_on == home.lies_on]
+        return min(np.abs(home.picture - other.picture).mean() for other in others)
+
+    among_starts = np.median([nearest(home) for home in starts])
+    to_starts = np.median([nearest(home) for home in afters])
+    assert to_starts < 1.25 * among_starts
+
+
+def test_starts_cover_all_layouts(homes: tuple[list[Home], list[Home]]):
+    assert {home.lies_on for home in homes[0]} == {
+        (a, b) for a in (0, 1, 2) for b in {0, 1, 2} - {a}
+    }
+
+
+def test_places_on_a_plate_are_scattered_evenly():
+    places = np.array([on_plate(1, np.random.default_rng(seed)) for seed in range(300)])
+    offsets = places[:, :2] - PLATES_M[1]
+    assert np.abs(offsets).max() <= SCATTER_M
+    np.testing.assert_allclose(offsets.std(0), SCATTER_M / np.sqrt(3), rtol=0.1)
+    assert (places[:, 2] == REST_HEIGHT_M).all()
+
+
+def test_the_expert_succeeds_runs_through_its_sub_goals_in_order_and_never_stalls():
+    environment = ArmEnvironment(Swap(), features=("state",))
+    expert = ScriptedHand(environment)
+    names = expert.facts()["subgoals"]
+    for seed in range(NUM_EPISODES):
+        observation, pursued, stall = environment.reset(seed), [], 0
+        expert.reset(seed)
+        for _ in range(environment.max_steps):
+            action = expert.act(observation)
+            pursued.append(names[expert.labels()["subgoal"][0]])
+            result = environment.step(action)
+            moved = np.abs(result.observation["state"] - observation["state"]).max() >= 0.002
+            stall = 0 if moved or pursued[-1] == "done" else stall + 1
+            assert stall <= MAX_STALL, f"seed {seed}: stands still in {pursued[-1]}"
+            observation = result.observation
+        assert result.success, f"seed {seed}"
+        assert result.terminated
+        in_order = [name for name, _ in groupby(pursued)]
+        assert in_order == names, f"seed {seed}: a way-point was tried again or left out"
+        assert 110 <= pursued.index("done") <= 170
