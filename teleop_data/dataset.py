@@ -2,15 +2,20 @@
 (seed, epoch).
 
 Low-dimensional features are read once and kept in memory; cameras are kept too if they fit
-`camera_cache_bytes`, otherwise each window reads its frames from the store. Images stay uint8:
-converting to float costs twenty times the copy, so the device does it.
+`camera_cache_bytes`. Those that do not are decoded once to a scratch file in `decoded_dir`, which
+the system pages in and out, or, without one, read from the store by each window: memory stays the
+same however large the store. Images stay uint8: converting to float costs twenty times the copy, so
+the device does it.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +23,7 @@ from teleop_data.parts import Episodes, Rows
 from teleop_data.schema import Schema
 from teleop_data.windows import rows_of_episodes, window_indices
 
+DECODED_AT_ONCE = 256  # frames: 236 MB at 640x480
 Batch = dict[str, np.ndarray]
 RESERVED_NAMES = ("action", "observation_is_padded", "action_is_padded", "episode")
 
@@ -41,14 +47,26 @@ class WindowDataset:
         context: int,
         horizon: int,
         camera_cache_bytes: int = 4 << 30,
+        decoded_dir: str | Path | None = None,
     ) -> None:
         """Windows of `episodes` with the features of `schema` (a selection of the buffer's).
+
+        Args:
+            buffer: where from.
+            schema: what each window holds.
+            episodes: numbers of the episodes.
+            context: W control steps of observations.
+            horizon: H steps of plan.
+            camera_cache_bytes: memory for decoded cameras.
+            decoded_dir: folder for a scratch file of each camera that does not fit: as large as its
+                frames as bytes, gone with the dataset. None: such cameras are read from the store.
 
         Raises:
             KeyError: the schema names a feature that the buffer lacks.
             ValueError: a feature's shape or dtype is not the buffer's, or its name is one of the
                 batch's own; a float in `episodes` is not finite (the message names the episode
                 and step); an episode does not exist.
+            OSError: no such `decoded_dir`, or too little space in it.
         """
         _check_features(schema, buffer.schema)
         self.schema, self.context, self.horizon = schema, context, horizon
@@ -61,7 +79,11 @@ class WindowDataset:
                 num_bytes = len(self._rows) * math.prod(feature.shape)
                 if num_bytes <= camera_cache_bytes:
                     camera_cache_bytes -= num_bytes
-                    self._arrays[feature.name] = _read_rows(array, np.unique(self._rows))
+                    values = np.zeros(array.shape, np.uint8)
+                    self._arrays[feature.name] = _read_rows(array, self._rows, into=values)
+                elif decoded_dir is not None:
+                    values = scratch_array(array.shape, folder=Path(decoded_dir))
+                    self._arrays[feature.name] = _read_rows(array, self._rows, into=values)
                 else:
                     self._arrays[feature.name] = array
             else:
@@ -99,20 +121,35 @@ class WindowDataset:
         array = self._arrays[name]
         if isinstance(array, np.ndarray):
             return array[rows]
-        unique, inverse = np.unique(rows, return_inverse=True)
-        return array[unique][inverse.reshape(rows.shape)]
+        return array[rows.ravel()].reshape(*rows.shape, *array.shape[1:])
 
 
-def _read_rows(array: Rows, rows: np.ndarray) -> np.ndarray:
-    """(N, ...) the array with the sorted `rows` read and the others left zero.
+def _read_rows(array: Rows, rows: np.ndarray, *, into: np.ndarray) -> np.ndarray:
+    """`into` (N, ...), all zeros, with the array's frames at `rows`, a block at a time.
 
     Rows left zero take no memory: the system gives a page when it is first written.
     """
-    values = np.zeros(array.shape, np.uint8)
+    rows = np.unique(rows)
     for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
-        if len(run):
-            values[run[0] : run[-1] + 1] = array[run[0] : run[-1] + 1]
-    return values
+        for first in range(0, len(run), DECODED_AT_ONCE):
+            part = run[first : first + DECODED_AT_ONCE]
+            into[part[0] : part[-1] + 1] = array[part[0] : part[-1] + 1]
+    return into
+
+
+def scratch_array(shape: tuple[int, ...], *, folder: Path) -> np.ndarray:
+    """Zeros uint8 of `shape` in a file of `folder` without a name, which ends with the array.
+
+    OSError if there is no such folder, or less space in it than they take.
+    """
+    num_bytes, free = math.prod(shape), shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise OSError(
+            f"{folder} has {free / 1e9:.1f} GB left, the decoded frames take {num_bytes / 1e9:.1f} "
+            "GB; name another decoded_dir, or none to read from the store"
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.uint8, mode="w+", shape=shape)
 
 
 def _check_features(schema: Schema, stored: Schema) -> None:

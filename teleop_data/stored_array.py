@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 import zarr.errors
 
 from teleop_data.schema import Feature
+from teleop_data.shard_reader import ShardReader
 
 CAST_ROWS = 256  # rows of a block in which float images are cast: all of Push-T's are 2.8 GB
 
@@ -34,6 +36,7 @@ class StoredArray:
 
     def __init__(self, array: zarr.Array, *, feature: Feature, num_steps: int) -> None:
         self._array, self._feature, self._num_steps = array, feature, num_steps
+        self._shards = ShardReader.of(array) if feature.role == "camera" else None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -84,7 +87,7 @@ class StoredArray:
 
     def _read(self, rows: slice | np.ndarray) -> np.ndarray:
         try:
-            values = self._array[rows] if isinstance(rows, slice) else self._array.oindex[rows]
+            values = self._values(rows)
         except READ_ERRORS as error:
             where = f"{rows.start}..{rows.stop - 1}" if isinstance(rows, slice) else str(rows)
             raise StoreError(
@@ -92,6 +95,18 @@ class StoredArray:
                 f"({type(error).__name__}: {error}); a file of the store is damaged or cut off"
             ) from error
         return cast_exactly(np.asarray(values), self._feature)
+
+    def _values(self, rows: slice | np.ndarray) -> Any:
+        if self._shards is not None:
+            try:
+                in_order = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+                return self._shards.read(in_order)
+            except FileNotFoundError:
+                pass  # others leave out shards of zeros; zarr knows what they hold
+        if isinstance(rows, slice):
+            return self._array[rows]
+        unique, inverse = np.unique(rows, return_inverse=True)  # no chunk is decoded twice
+        return np.asarray(self._array.oindex[unique])[inverse]
 
 
 def cast_exactly(values: np.ndarray, feature: Feature) -> np.ndarray:
