@@ -38,7 +38,7 @@ class D4rlSource:
         if not self._path.exists():
             raise FileNotFoundError(f"no file at {path}")
         try:
-            with np.load(self._path, allow_pickle=False) as stored:
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 self._arrays: dict[str, np.ndarray] = {n: stored[n] for n in stored.files}
         except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
             raise StoreError(

@@ -124,7 +124,7 @@ class RobomimicSource:
         return {name: arrays[name] for name in self.schema.names}
 
     def attributes(self, index: int) -> Mapping[str, Any]:
-        """Facts about one episode: `masks` (its splits), `demo` (its name where that is not
+        """Facts about one episode: `masks` (its splits, by name), `demo` (its name, where not
         demo_<index>), `model_file`, and whatever else stands beside its arrays."""
         demo, name = self._demo(index), self._demos[index]
         with told(self._path):

@@ -172,6 +172,12 @@ class RobosuiteSource:
         return self._data[self._demos[index]]
 
     def _make_environment(self) -> Any:
+        have = sorted(self._robosuite.ALL_ENVIRONMENTS)
+        if self._info["env_name"] not in have:
+            raise StoreError(
+                f"{self._path}: robosuite {self._robosuite.__version__} has no task "
+                f"{self._info['env_name']!r}; have: {', '.join(have)}"
+            )
         chosen = {key: value for key, value in self._info.items() if key not in OVERRIDDEN}
         try:
             environment = self._robosuite.make(
@@ -181,7 +187,7 @@ class RobosuiteSource:
                 use_camera_obs=False,
                 ignore_done=True,
             )
-        except (TypeError, KeyError, AssertionError) as error:
+        except (TypeError, AssertionError) as error:
             raise StoreError(
                 f"{self._path}: robosuite {self._robosuite.__version__} cannot make the task that "
                 f"the file names, {chosen} ({type(error).__name__}: {error})"
