@@ -138,7 +138,7 @@ def losses(schema: Schema, *, storage: str) -> list[str]:
         elif camera.shape[-1] == 1:
             said.append(f"Camera {camera.name!r} is grey and is stored three times over, as RGB.")
     if storage == "video" and schema.with_role("camera"):
-        said.append("Images are compressed as video with loss; storage='image' keeps every bit.")
+        said.append("Images are compressed as video with loss; storage=image keeps every bit.")
     for feature in schema.features:
         if feature.name in held and feature.role == "state" and key_of[feature.name] != STATE:
             said.append(

@@ -37,6 +37,7 @@ FORMAT = Format(
     recognize=_recognize,
     open=LeRobotSource,
     sink=LeRobotSink,
+    suffixes=(".lerobot",),
 )
 LEGACY_FORMAT = Format(
     name="lerobot_v1",
@@ -44,12 +45,3 @@ LEGACY_FORMAT = Format(
     recognize=_recognize_legacy,
     open=LegacyLeRobotSource,
 )
-
-
-def download(repo_id: str) -> Path:
-    """The local folder of the Hub's dataset `repo_id`, of any version, fetched where it is not yet
-    there. LeRobot's own class refuses v2.x; this is the function that it calls for v3.0.
-    """
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(repo_id, repo_type="dataset"))

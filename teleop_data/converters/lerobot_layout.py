@@ -19,6 +19,7 @@ from teleop_data.converters.lerobot_tables import open_table
 from teleop_data.replay_buffer import StoreError
 
 INFO = Path("meta") / "info.json"
+HUB = "hf:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,18 @@ class Layout:
     specs: dict[str, dict[str, Any]]
     tasks: dict[int, str]
     episodes: tuple[EpisodeFiles, ...]
+
+
+def local_folder(source: str) -> Path:
+    """The folder `source`, or, for "hf:owner/name", where the Hub's dataset was fetched to.
+
+    By the function that LeRobot itself calls, since LeRobot's own class refuses versions below 3.
+    """
+    if not source.startswith(HUB):
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(source.removeprefix(HUB), repo_type="dataset"))
 
 
 def read_layout(root: Path) -> Layout:

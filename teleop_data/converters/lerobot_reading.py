@@ -15,7 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from teleop_data.converters.lerobot_columns import Column, guess, keep_cameras
-from teleop_data.converters.lerobot_layout import EpisodeFiles, Layout, read_layout
+from teleop_data.converters.lerobot_layout import (
+    EpisodeFiles,
+    Layout,
+    local_folder,
+    read_layout,
+)
 from teleop_data.converters.lerobot_tables import (
     TableReader,
     numbers,
@@ -43,10 +48,11 @@ class LeRobotSource:
         cameras: Sequence[str] | None = None,
         missing_videos: Literal["refuse", "leave_out"] = "refuse",
     ) -> None:
-        """The dataset in the folder `path`; nothing is fetched from the Hub.
+        """The dataset in the folder `path`.
 
         Args:
-            path: the folder with meta/info.json.
+            path: the folder with meta/info.json; "hf:owner/name" is fetched from the Hub, and
+                nothing else ever asks it.
             episodes: numbers of the episodes to give, in this order; None gives all.
             cameras: names of the cameras to give; None gives all, () none.
             missing_videos: what to do with episodes whose video is not there: "refuse" raises,
@@ -59,7 +65,7 @@ class LeRobotSource:
             StoreError: a part is missing or damaged.
             ValueError: no column can be read, or no episode is left.
         """
-        self._layout = read_layout(Path(path))
+        self._layout = read_layout(local_folder(str(path)))
         self._sidecar = _read_sidecar(self._layout)
         self._notes: list[str] = []
         self._columns: tuple[Column, ...]
@@ -177,7 +183,7 @@ class LeRobotSource:
             raise StoreError(
                 f"{len(lacking)} of {len(chosen)} episodes have no video, first episode "
                 f"{lacking[0].index}: {lacking[0].clips[key].path} is missing; "
-                "missing_videos='leave_out' gives the others, cameras=() all without images"
+                "the option missing_videos=leave_out gives the others, cameras=[] all, but no images"
             )
         if lacking:
             self._notes.append(

@@ -6,6 +6,7 @@ Beside LeRobot's own files stands `meta/forcing.json`: what LeRobot has no place
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ class LeRobotSink:
             if self.storage == "video" and min(camera.shape[:2]) < LEAST_VIDEO_SIDE:
                 raise ValueError(
                     f"camera {camera.name!r} is {camera.shape[0]}x{camera.shape[1]}; video needs "
-                    f"at least {LEAST_VIDEO_SIDE} on each side: use storage='image'"
+                    f"at least {LEAST_VIDEO_SIDE} on each side: use storage=image"
                 )
         return losses(schema, storage=self.storage)
 
@@ -87,25 +88,31 @@ class LeRobotSink:
         self._path, self._columns = path, columns_of(schema)
         self._schema, self._provenance = schema, dict(provenance)
         os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder tells its settings for every video
-        from lerobot.configs import RGBEncoderConfig
         from lerobot.datasets import LeRobotDataset
 
-        is_video = self.storage == "video"
-        self._dataset = LeRobotDataset.create(
-            repo_id=f"local/{path.name}",
-            fps=int(schema.rate_hz),
-            features=column_specs(
-                schema, storage=self.storage, entry_names=provenance.get("entry_names", {})
+        with _quiet():
+            self._dataset = LeRobotDataset.create(**self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        """What LeRobot's writer is told."""
+        from lerobot.configs import RGBEncoderConfig
+
+        is_video, provenance = self.storage == "video", self._provenance
+        return {
+            "repo_id": f"local/{self._path.name}",
+            "root": self._path,
+            "fps": int(self._schema.rate_hz),
+            "robot_type": provenance.get("robot"),
+            "features": column_specs(
+                self._schema, storage=self.storage, entry_names=provenance.get("entry_names", {})
             ),
-            root=path,
-            robot_type=provenance.get("robot"),
-            use_videos=is_video,
-            video_backend="pyav",
-            rgb_encoder=RGBEncoderConfig(vcodec=self._codec, crf=self._crf) if is_video else None,
-            streaming_encoding=is_video,
-            encoder_queue_maxsize=0,  # no bound: where it is full, LeRobot drops the frame
-            image_writer_threads=0 if is_video else IMAGE_WRITER_THREADS,
-        )
+            "use_videos": is_video,
+            "streaming_encoding": is_video,
+            "rgb_encoder": RGBEncoderConfig(vcodec=self._codec, crf=self._crf),
+            "encoder_queue_maxsize": 0,  # no bound: where it is full, LeRobot drops the frame
+            "image_writer_threads": 0 if is_video else IMAGE_WRITER_THREADS,
+            "video_backend": "pyav",
+        }
 
     def add(self, episode: Mapping[str, np.ndarray], *, attributes: Mapping[str, Any]) -> None:
         """Write one episode {name: (T, ...)}; its images are held twice until they are encoded.
@@ -121,7 +128,7 @@ class LeRobotSink:
         if self._video_keys() and length < 2:
             raise ValueError(
                 "one step only, which LeRobot cannot store as video: leave the episode out, or use "
-                "storage='image'"
+                "storage=image"
             )
         arrays = {column.key: _array(column, episode) for column in self._columns}
         tasks = _task_of_steps(attributes, length=length)
@@ -170,7 +177,7 @@ class LeRobotSink:
             if frames != length:
                 raise StoreError(
                     f"the encoder wrote {frames} of {length} frames of {key}; "
-                    "storage='image' needs no encoder"
+                    "storage=image needs no encoder"
                 )
 
 
@@ -192,9 +199,13 @@ def _task_of_steps(attributes: Mapping[str, Any], *, length: int) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars and no notices of the encoder's library for every episode."""
+    """No progress bars and no notices of LeRobot and its encoders for every episode."""
     import av.logging
     import datasets
+
+    logger = logging.getLogger("lerobot")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
 
     had_bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
@@ -202,6 +213,7 @@ def _quiet() -> Iterator[None]:
     try:
         yield
     finally:
+        logger.setLevel(level)
         av.logging.set_libav_level(av.logging.INFO)
         if had_bars:
             datasets.enable_progress_bars()

@@ -1,4 +1,4 @@
-"""Small LeRobot datasets for the tests: what the sink is given, and v1 to v3 as their programs wrote."""
+"""Small datasets for the tests: what the sink is given, v1 to v3 as their programs wrote them."""
 
 from __future__ import annotations
 

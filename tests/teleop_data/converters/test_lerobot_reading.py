@@ -201,6 +201,22 @@ def test_v1_opens(tmp_path: Path) -> None:
         LegacyLeRobotSource(tmp_path).episode(1)
 
 
+def test_only_hf_asks_the_hub(v21: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked = []
+
+    def fetch(repo_id: str, *, repo_type: str) -> str:
+        asked.append((repo_id, repo_type))
+        return str(v21)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert LeRobotSource(v21, cameras=()).num_episodes == 2
+    assert not asked
+    assert LeRobotSource(Path("hf:lerobot/pusht"), cameras=()).num_episodes == 2
+    assert asked == [("lerobot/pusht", "dataset")]
+
+
 def test_formats_recognize_their_own(tmp_path: Path, v21: Path) -> None:
     write_v1(tmp_path)
     assert FORMAT.recognize(v21) == "it holds meta/info.json"

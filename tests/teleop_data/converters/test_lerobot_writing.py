@@ -17,9 +17,11 @@ from teleop_data.converters.episode_stream import copy_episodes
 from teleop_data.converters.lerobot_dataset import FORMAT
 from teleop_data.converters.lerobot_reading import SIDECAR, LeRobotSource
 from teleop_data.converters.lerobot_writing import LeRobotSink
-from teleop_data.replay_buffer import StoreError
+from teleop_data.converters.replay_buffer_zarr import REPLAY_BUFFER
+from teleop_data.replay_buffer import ReplayBuffer, StoreError
 from teleop_data.schema import Feature, Schema
 from tests.teleop_data.converters.lerobot_episodes import ATTRIBUTES, LENGTHS, SCHEMA, Episodes
+from tests.teleop_data.stores import write_store
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,6 +126,22 @@ def test_a_foreign_eye_still_finds_roles(written: Path, tmp_path: Path) -> None:
     assert "edited since" in LeRobotSource(tmp_path).notes[0]
 
 
+def test_our_store_goes_through_lerobot_and_back_bit_for_bit(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "a.zarr")
+    source = REPLAY_BUFFER.open(tmp_path / "a.zarr")
+    copy_episodes(source, LeRobotSink(storage="image"), tmp_path / "b")
+    source.close()
+    assert REPLAY_BUFFER.sink is not None
+    copy_episodes(LeRobotSource(tmp_path / "b"), REPLAY_BUFFER.sink(), tmp_path / "c.zarr")
+    back = ReplayBuffer.open(tmp_path / "c.zarr")
+    assert back.schema == store.schema
+    assert back.episode_ends.tolist() == store.episode_ends.tolist()
+    assert back.episode_attributes == store.episode_attributes
+    assert back.provenance == store.provenance
+    for name in store.schema.names:
+        assert back[name][:].tobytes() == store[name][:].tobytes()
+
+
 class Failing(Episodes):
     """The third episode cannot be read."""
 
@@ -186,7 +204,7 @@ def camera(height: int, width: int, channels: int) -> Schema:
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
-        (camera(24, 24, 3), "24x24; video needs at least 32 on each side: use storage='image'"),
+        (camera(24, 24, 3), "24x24; video needs at least 32 on each side: use storage=image"),
         (camera(48, 48, 4), "can hold none of front"),
         (replace(SCHEMA, rate_hz=12.5), "whole frames a second; the rate is 12.5"),
     ],
