@@ -46,3 +46,25 @@ def grasp(world: ArmPhysics, name: str, *, lift_m: float = 0.1) -> HandTarget:
     lifted = down_at(here + [0, 0, lift_m], opening=0.0)
     go(world, lifted)
     return lifted
+
+
+def wild_actions(world: ArmPhysics, *, num: int, seed: int = 0) -> list[np.ndarray]:
+    """Actions that send the hand all over the table, gripping at nothing or something."""
+    rng = np.random.default_rng(seed)
+    high, low = [0.6, 0.25, 0.2], [0.35, -0.25, 0.02]
+    actions = []
+    for _ in range(num):
+        target = down_at(
+            rng.uniform(low, high), yaw=rng.uniform(-1, 1), opening=rng.choice([0, 0.08])
+        )
+        actions.append(world.action_towards(target))
+    return actions
+
+
+def trajectory(world: ArmPhysics, actions: list[np.ndarray]) -> np.ndarray:
+    """(T, nq + nv) the whole state after each action."""
+    states = []
+    for action in actions:
+        world.step(action)
+        states.append(np.concatenate([world.data.qpos, world.data.qvel]))
+    return np.array(states)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from sim.arm.physics import ArmPhysics
-from tests.sim.arm.arm_motions import down_at, fruit_world
-from tests.sim.arm.test_arm_physics import trajectory, wild_actions
+from tests.sim.arm.arm_motions import down_at, fruit_world, trajectory, wild_actions
 
 PIXELS = 64
 FRUIT_ROOM = np.array([0.40, 0.10, 0.0])  # where a distractor is seen by both cameras

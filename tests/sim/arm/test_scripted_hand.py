@@ -247,7 +247,7 @@ def test_place_sets_the_thing_down_where_it_is_told_and_lets_go():
     goal = np.array([0.40, 0.12, 0.028])
 
     def script(world: ArmPhysics, rng: np.random.Generator) -> Script:
-        yield from pick(world, "orange", rng=rng, yaw=0.2)
+        yield from pick(world, "orange", rng=rng, yaw=0.2, grasp_height=0.012)
         yield from place(world, "orange", position=goal, rng=rng)
         yield done()
 
