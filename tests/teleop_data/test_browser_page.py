@@ -133,6 +133,12 @@ def test_space_closes_and_opens(person: Person, teleoperator):
     assert target_of(teleoperator).closure == pytest.approx(0.0, abs=1e-6)
 
 
+def test_space_does_not_press_the_button_that_was_clicked_last(person: Person, teleoperator):
+    person.click("Close gripper")
+    person.press(SPACE)
+    assert target_of(teleoperator).closure == pytest.approx(0.0, abs=1e-6)
+
+
 def test_a_gamepad_moves_and_closes(person: Person, teleoperator):
     def hold(axes: list[float], pressed: list[int]) -> None:
         buttons = [{"pressed": number in pressed} for number in range(12)]

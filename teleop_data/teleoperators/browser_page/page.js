@@ -237,9 +237,6 @@ $("gripper").addEventListener("click", toggleGripper);
 for (const id of ["start", "keep", "drop", "stop", "drive"]) {
   $(id).addEventListener("click", () => send(id === "drive" ? "take" : id));
 }
-for (const button of document.getElementsByTagName("button")) {
-  button.addEventListener("focus", () => button.blur()); // or the space bar would press it as well
-}
 
 const KEYS = new Set(["arrowleft", "arrowright", "arrowup", "arrowdown", "r", "f", "q", "e"]);
 const COMMANDS = {
@@ -252,7 +249,7 @@ addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (key === "shift") pressed.add(key);
   if (!KEYS.has(key) && !(key in COMMANDS)) return;
-  event.preventDefault();
+  event.preventDefault(); // or the space bar would press the button that has the focus as well
   if (KEYS.has(key)) pressed.add(key);
   else if (!event.repeat) COMMANDS[key]();
 });
