@@ -19,6 +19,7 @@ import numpy as np
 from teleop_data.clock import Clock, MonotonicClock
 from teleop_data.environment import Environment, Observation
 from teleop_data.operator import Command, Status
+from teleop_data.schema import Feature
 from teleop_data.teleoperators.browser_screen import Screen, words_of
 from teleop_data.teleoperators.browser_server import PageServer
 from teleop_data.teleoperators.driver_seat import DriverSeat, SeatView
@@ -88,9 +89,7 @@ class BrowserTeleoperator:
         )
         self._server = PageServer(self._screen, port=port)
         self.url = self._server.url
-        print(f"drive at {self.url}", flush=True)
-        if show:
-            webbrowser.open(self.url)
+        _announce("drive", self.url, show=show)
 
     def reset(self, seed: int) -> None:
         """Begin where the hand is; what was pointed at before counts no more."""
@@ -148,3 +147,65 @@ class BrowserTeleoperator:
         """By how much the latest of the last second's control steps came late, ms."""
         periods_s = np.diff(np.array(self._acted_s))
         return 1e3 * max(0.0, float(periods_s.max(initial=0.0)) - 1 / self._rate_hz)
+
+
+class BrowserOperator:
+    """An Operator: the page without the pad, for who drives with a device of another kind.
+
+    The page opens when there is something to show, at the first `tell` with an observation.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 8090,
+        labels: Sequence[str] = (),
+        title: str = "Forcing: record",
+        show: bool = False,
+        max_silence_s: float = 1.0,
+    ) -> None:
+        """Prepare the page; the arguments are those of `BrowserTeleoperator`."""
+        self._port, self._labels, self._title, self._show = port, tuple(labels), title, show
+        self._max_silence_s = max_silence_s
+        self._screen: Screen | None = None
+        self._server: PageServer | None = None
+
+    def poll(self) -> Command | None:
+        """The oldest button that was pressed and not given out yet."""
+        return self._screen.next_command() if self._screen else None
+
+    def tell(self, status: Status) -> None:
+        """Show how things stand. OSError if the page is to open and its port is taken."""
+        if status.observation is not None and self._screen is None:
+            self._open(status.observation)
+        if self._screen is None or self._server is None:
+            return
+        self._screen.tell(words_of(status))
+        if status.observation is not None:
+            self._screen.put(status.observation)
+        self._server.wake()
+
+    def close(self) -> None:
+        """Take the page down."""
+        if self._server is not None:
+            self._server.close()
+
+    def _open(self, observation: Observation) -> None:
+        """Serve the page, with every picture that `observation` holds."""
+        cameras = [
+            Feature(name=name, shape=value.shape, dtype="uint8", role="camera")
+            for name, value in observation.items()
+            if value.ndim == 3 and value.dtype == np.uint8
+        ]
+        seat = DriverSeat(MonotonicClock(), max_silence_s=self._max_silence_s)
+        self._screen = Screen(
+            None, seat=seat, cameras=cameras, labels=self._labels, title=self._title
+        )
+        self._server = PageServer(self._screen, port=self._port)
+        _announce("record", self._server.url, show=self._show)
+
+
+def _announce(what: str, url: str, *, show: bool) -> None:
+    print(f"{what} at {url}", flush=True)
+    if show:
+        webbrowser.open(url)

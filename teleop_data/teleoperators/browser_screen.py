@@ -26,15 +26,16 @@ OFFERS: dict[Phase, tuple[CommandKind, ...]] = {
 }
 
 
-def words_of(status: Status, *, rate_hz: float) -> dict[str, Any]:
-    """What the page says of `status`, and which buttons it offers."""
+def words_of(status: Status, *, rate_hz: float | None = None) -> dict[str, Any]:
+    """What the page says of `status`, in seconds as well if there is a rate, and its buttons."""
     if status.phase == "waiting":
         state, progress = "waiting for Start", f"next: episode {status.seed}"
     else:
         goal = "goal reached" if status.success else "goal not reached"
         state = "recording" if status.phase == "recording" else f"over, {goal}: keep or drop?"
-        duration_s = status.num_steps / rate_hz
-        progress = f"episode {status.seed}, step {status.num_steps}, {duration_s:.1f} s"
+        progress = f"episode {status.seed}, step {status.num_steps}"
+        if rate_hz is not None:
+            progress += f", {status.num_steps / rate_hz:.1f} s"
     return {
         "phase": status.phase,
         "state": state,
@@ -50,14 +51,14 @@ class Screen:
 
     def __init__(
         self,
-        mapping: HandMapping,
+        mapping: HandMapping | None,
         *,
         seat: DriverSeat,
         cameras: Sequence[Feature],
         labels: Sequence[str],
         title: str,
     ) -> None:
-        """Nothing observed and nothing said yet."""
+        """Nothing observed and nothing said yet; without a `mapping`, a page without a pad."""
         self._mapping, self._seat, self._cameras = mapping, seat, _shown(cameras)
         self._labels, self._title = tuple(labels), title
         self._lock = threading.Lock()
@@ -95,7 +96,7 @@ class Screen:
         cameras = [
             {"name": c.name, "height": c.shape[0], "width": c.shape[1]} for c in self._cameras
         ]
-        reach = self._mapping.reach.to_json()
+        reach = self._mapping.reach.to_json() if self._mapping else None
         return {"reach": reach, "cameras": cameras, "labels": self._labels, "title": self._title}
 
     def update(self, page: int, *, shown: int) -> Update:
@@ -115,7 +116,8 @@ class Screen:
         }
         if observation is None:
             return Update(words=words)
-        words["hand"] = self._mapping.target_of(observation).to_json()
+        if self._mapping:
+            words["hand"] = self._mapping.target_of(observation).to_json()
         if number == shown:
             return Update(words=words, number=number)
         return Update(words=words, pictures=self._jpegs(observation, number), number=number)
@@ -128,10 +130,7 @@ class Screen:
         elif kind == "alive":
             self._seat.hear(page)
         elif kind == "drive":
-            target = self._mapping.reach.clip(HandTarget.from_json(message.get("target")))
-            if type(epoch := message.get("epoch")) is not int:
-                raise ValueError(f"epoch is {epoch!r}, expected an integer")
-            self._seat.drive(page, epoch=epoch, target=target)
+            self._drive(page, message)
         elif kind in COMMANDS:
             command = Command(kind=kind, text=str(message.get("text", "")))
             if kind == "label" and command.text not in self._labels:
@@ -142,6 +141,14 @@ class Screen:
                 self._commands.append(command)
         else:
             raise ValueError(f"unknown message {kind!r}")
+
+    def _drive(self, page: int, message: Mapping[str, Any]) -> None:
+        if self._mapping is None:
+            raise ValueError("this page has no pad to drive with")
+        target = self._mapping.reach.clip(HandTarget.from_json(message.get("target")))
+        if type(epoch := message.get("epoch")) is not int:
+            raise ValueError(f"epoch is {epoch!r}, expected an integer")
+        self._seat.drive(page, epoch=epoch, target=target)
 
     def gone(self, page: int) -> None:
         """The seat is empty again if it was this page's."""

@@ -11,6 +11,9 @@ from lerobot.robots import Robot, RobotConfig
 from lerobot.teleoperators import Teleoperator, TeleoperatorConfig
 from lerobot.utils.errors import DeviceNotConnectedError
 
+from teleop_data.lerobot_robot import LerobotRobot
+from teleop_data.teleoperators.lerobot_teleoperator import LerobotTeleoperator
+
 JOINTS = ("shoulder.pos", "elbow.pos", "gripper.pos")
 LIMIT = 90.0
 
@@ -138,3 +141,13 @@ def fake_arm(folder: Path) -> FakeArm:
 
 def fake_leader(folder: Path) -> FakeLeader:
     return FakeLeader(FakeLeaderConfig(calibration_dir=folder))
+
+
+def fake_environment(folder: str) -> LerobotRobot:
+    """What a YAML may name instead of a robot."""
+    return LerobotRobot(fake_arm(Path(folder)), rate_hz=50.0)
+
+
+def fake_teleoperator(environment: LerobotRobot, folder: str) -> LerobotTeleoperator:
+    """What a YAML may name instead of a leader."""
+    return LerobotTeleoperator(environment, fake_leader(Path(folder)))

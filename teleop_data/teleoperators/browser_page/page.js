@@ -12,7 +12,7 @@ const WHEEL_SHARE = 0.0002; // of the height's range for a pixel of the wheel
 
 const $ = (id) => document.getElementById(id);
 const pressed = new Set();
-let reach = null; // low, high, right, up, unit
+let reach = null; // low, high, right, up, unit; null without a pad
 let words = {};
 let target = null;
 let epoch = -1;
@@ -44,11 +44,12 @@ function greet(message) {
   reach = message.reach;
   document.title = message.title;
   setText("title", message.title);
+  for (const id of ["reach", "numbers", "move-help"]) $(id).hidden = !reach;
   for (const [id, name] of [["height", "z"], ["yaw", "yaw"], ["gripper", "closure"]]) {
-    const has = reach.low[name] !== reach.high[name];
+    const has = reach && reach.low[name] !== reach.high[name];
     for (const suffix of ["", "-row", "-help"]) if ($(id + suffix)) $(id + suffix).hidden = !has;
   }
-  [$("height").min, $("height").max] = [reach.low.z, reach.high.z];
+  if (reach) [$("height").min, $("height").max] = [reach.low.z, reach.high.z];
   $("cameras").replaceChildren(...message.cameras.map(figureOf));
   $("labels").replaceChildren(...message.labels.map((label) => buttonOf(label)));
 }
@@ -281,7 +282,7 @@ function tick() {
   const now = performance.now();
   const elapsed = Math.min(now - tickedAt, 100) / 1000;
   tickedAt = now;
-  if (!reach || !words.is_driver) return;
+  if (!words.is_driver) return;
   const pad = readGamepad();
   if (!target) return send("alive");
   const pace = elapsed * (pressed.has("shift") ? SLOWLY : 1) / SECONDS_ACROSS;
