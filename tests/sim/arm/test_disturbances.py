@@ -53,10 +53,11 @@ def test_a_picture_shows_it_and_undoing_it_gives_the_same_pixels_again(
 def test_a_reset_undoes_everything(world: ArmPhysics):
     world.reset()
     before = look(world)
-    for change in CHANGES.values():
-        change(world)
-    world.reset()
-    np.testing.assert_array_equal(look(world), before)
+    for reset in (world.reset, world.disturbances.reset):
+        for change in CHANGES.values():
+            change(world)
+        reset()
+        np.testing.assert_array_equal(look(world), before)
 
 
 def test_the_physics_does_not_notice():
