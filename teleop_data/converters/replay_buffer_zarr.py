@@ -21,12 +21,8 @@ import zarr
 import zarr.storage
 
 from teleop_data.converters.episode_stream import Format
-from teleop_data.replay_buffer import (
-    EPISODES_KEY,
-    PROVENANCE_KEY,
-    SCHEMA_KEY,
-    ReplayBuffer,
-)
+from teleop_data.converters.row_writer import RowWriter
+from teleop_data.replay_buffer import PROVENANCE_KEY, SCHEMA_KEY, ReplayBuffer
 from teleop_data.schema import Feature, Schema
 
 CHUNK_BYTES = 2_000_000  # as Diffusion Policy's own code chooses them
@@ -113,7 +109,7 @@ class ReplayBufferSink:
     """A replay buffer of ours."""
 
     def __init__(self) -> None:
-        self._buffer: ReplayBuffer | None = None
+        self._writer: RowWriter | None = None
 
     def losses(self, schema: Schema) -> Sequence[str]:
         """Nothing is lost."""
@@ -123,18 +119,21 @@ class ReplayBufferSink:
         """Create the store; ValueError for a zip, which cannot be appended to."""
         if path.suffix == ".zip":
             raise ValueError(f"{path.name}: our stores are directories; name it without .zip")
-        self._buffer = ReplayBuffer.create(path, schema, provenance=provenance)
+        ReplayBuffer.create(path, schema, provenance=provenance)
+        self._writer = RowWriter(zarr.open_group(store=path, mode="r+"), schema=schema)
 
     def add(self, episode: Mapping[str, np.ndarray], *, attributes: Mapping[str, Any]) -> None:
-        """Append one episode."""
-        assert self._buffer is not None
-        self._buffer.append_episode(episode, attributes=attributes)
+        """Take one episode. ValueError if a float is not finite."""
+        assert self._writer is not None
+        self._writer.add(episode, attributes=attributes)
 
     def finish(self) -> None:
-        """Nothing is left to do: every append is complete."""
+        """Write what still waits."""
+        assert self._writer is not None
+        self._writer.finish()
 
     def close(self) -> None:
-        """Nothing is open between two appends."""
+        """Nothing is open between two writes."""
 
 
 class DiffusionPolicySink:
@@ -159,8 +158,8 @@ class DiffusionPolicySink:
                 f"jpegxl_level {jpegxl_level}: expected 0..100, and images=jpegxl beside it"
             )
         self._images, self._level = images, jpegxl_level
-        self._target: Path | None = None
-        self._buffer: ReplayBuffer | None = None
+        self._target, self._directory = Path(), Path()
+        self._writer: RowWriter | None = None
 
     def losses(self, schema: Schema) -> Sequence[str]:
         """What their code will not see, and what a lossy codec changes."""
@@ -176,32 +175,32 @@ class DiffusionPolicySink:
 
     def begin(self, path: Path, *, schema: Schema, provenance: Mapping[str, Any]) -> None:
         """Create the store, a directory at first."""
-        directory = path.with_name(path.name + ".unpacked") if path.suffix == ".zip" else path
-        self._target = path
-        root = zarr.open_group(store=directory, mode="w-", zarr_format=2)
+        self._target = self._directory = path
+        if path.suffix == ".zip":  # a zip cannot be changed: it is packed at the end
+            self._directory = path.with_name(path.name + ".unpacked")
+        root = zarr.open_group(store=self._directory, mode="w-", zarr_format=2)
         data, meta = root.create_group("data"), root.create_group("meta")
         for feature in schema.features:
             _create_v2(data, feature, compressor=self._compressor(feature))
         _create_v2(meta, Feature(name="episode_ends", shape=(), dtype="int64"), compressor=_blosc())
-        meta.attrs[EPISODES_KEY] = []
         root.attrs.update({PROVENANCE_KEY: dict(provenance), SCHEMA_KEY: schema.to_json()})
-        self._buffer = ReplayBuffer(root, schema=schema, path=directory)
+        self._writer = RowWriter(root, schema=schema)
 
     def add(self, episode: Mapping[str, np.ndarray], *, attributes: Mapping[str, Any]) -> None:
-        """Append one episode."""
-        assert self._buffer is not None
-        self._buffer.append_episode(episode, attributes=attributes)
+        """Take one episode. ValueError if a float is not finite."""
+        assert self._writer is not None
+        self._writer.add(episode, attributes=attributes)
 
     def finish(self) -> None:
         """Make it readable by UMI's code; pack the store if it is to be a zip."""
-        assert self._buffer is not None
-        assert self._target is not None
-        _trim_codecs(self._buffer.path)
-        if self._buffer.path != self._target:
-            _zip_directory(self._buffer.path, self._target)
+        assert self._writer is not None
+        self._writer.finish()
+        _trim_codecs(self._directory)
+        if self._directory != self._target:
+            _zip_directory(self._directory, self._target)
 
     def close(self) -> None:
-        """Nothing is open between two appends."""
+        """Nothing is open between two writes."""
 
     def _compressor(self, feature: Feature) -> Any:
         if feature.role == "camera" and self._images == "jpegxl":

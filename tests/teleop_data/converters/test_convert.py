@@ -162,7 +162,7 @@ def test_stopped_midway_there_is_no_target(tmp_path: Path, how: signal.Signals) 
     arguments = command("source=long.zarr", "target=b.zarr")
     with subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, stderr=-3, stdout=-3) as run:
         deadline_s = time.monotonic() + 60
-        while not list(tmp_path.glob(".b.zarr.*.partial/b.zarr/data/*/c")):
+        while not list(tmp_path.glob(".b.zarr.*.partial/b.zarr/data")):
             assert run.poll() is None, "it ended before it was stopped"
             assert time.monotonic() < deadline_s
             time.sleep(0.005)

@@ -15,6 +15,7 @@ import zarr
 import zarr.storage
 from hypothesis import given, settings
 
+from teleop_data.converters import row_writer
 from teleop_data.converters.episode_stream import EditedSource, copy_episodes
 from teleop_data.converters.replay_buffer_zarr import (
     DiffusionPolicySink,
@@ -22,14 +23,14 @@ from teleop_data.converters.replay_buffer_zarr import (
     ReplayBufferSource,
     recognize,
 )
-from teleop_data.stored_array import StoreError
+from teleop_data.replay_buffer import ReplayBuffer, StoreError
 from tests.teleop_data.converters.streams import (
     MemorySource,
     assert_same,
     assert_same_arrays,
     sources,
 )
-from tests.teleop_data.stores import LENGTHS, SCHEMA, real_pusht, write_v2_store, zip_store
+from tests.teleop_data.stores import LENGTHS, SCHEMA, episode, real_pusht, write_v2_store, zip_store
 
 # The arguments of the JPEG-XL codec in UMI's code.
 UMI_KEYS = {
@@ -66,7 +67,7 @@ def test_written_as_their_code_reads(tmp_path: Path, packed: bool) -> None:
         array = root[f"data/{name}"]
         assert isinstance(array, zarr.Array)
         assert isinstance(array.compressors[0], numcodecs.Blosc)
-        expected = np.concatenate([episode[name] for episode in source.episodes])
+        expected = np.concatenate([arrays[name] for arrays in source.episodes])
         np.testing.assert_array_equal(array[:], expected)
 
 
@@ -139,6 +140,35 @@ def test_recognised_by_what_lies_there(tmp_path: Path) -> None:
     assert recognize(tmp_path / "other.zip") is None
     assert recognize(tmp_path / "empty.zarr") is None
     assert recognize(tmp_path) is None
+
+
+def test_rows_that_do_not_fit_in_memory_are_written_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_writer, "FLUSH_BYTES", 2_000)  # an episode of 12 steps is 1,968 bytes
+    source = MemorySource(SCHEMA, lengths=(3, 12, 7, 1, 600), attributes=[{"seed": 0}])
+    copy_episodes(source, ReplayBufferSink(), tmp_path / "a.zarr")
+    copy_episodes(source, DiffusionPolicySink(), tmp_path / "b.zarr")
+    assert_same(ReplayBufferSource(tmp_path / "a.zarr"), source)
+    assert_same(ReplayBufferSource(tmp_path / "b.zarr"), source)
+    ReplayBuffer.open(tmp_path / "a.zarr", mode="r+").append_episode(episode(4, seed=9))
+    assert ReplayBuffer.open(tmp_path / "a.zarr").episode_ends.tolist() == [3, 15, 22, 23, 623, 627]
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    source = MemorySource(SCHEMA, lengths=(3, 4))
+    source.episodes[1]["state"][2, 1] = np.nan
+    with pytest.raises(ValueError, match="episode 1: feature 'state': not finite at step 2"):
+        copy_episodes(source, ReplayBufferSink(), tmp_path / "a.zarr")
+
+
+def test_a_zero_chunk_is_written_and_its_loss_noticed(tmp_path: Path) -> None:
+    source = MemorySource(SCHEMA, lengths=(5,))
+    source.episodes[0]["state"][:] = 0
+    copy_episodes(source, DiffusionPolicySink(), tmp_path / "a.zarr")
+    (tmp_path / "a.zarr/data/state/0.0").unlink()
+    with pytest.raises(StoreError, match="files are missing: data/state"):
+        ReplayBufferSource(tmp_path / "a.zarr")
 
 
 def test_our_layout_is_no_zip(tmp_path: Path) -> None:
