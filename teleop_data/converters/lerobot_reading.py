@@ -183,7 +183,7 @@ class LeRobotSource:
             raise StoreError(
                 f"{len(lacking)} of {len(chosen)} episodes have no video, first episode "
                 f"{lacking[0].index}: {lacking[0].clips[key].path} is missing; "
-                "the option missing_videos=leave_out gives the others, cameras=[] all, but no images"
+                "the option missing_videos=leave_out gives the others, cameras=[] all but no images"
             )
         if lacking:
             self._notes.append(

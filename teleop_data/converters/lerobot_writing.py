@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ from teleop_data.schema import Schema
 Storage = Literal["video", "image"]
 LEAST_VIDEO_SIDE = 32  # px: at 24x24 the AV1 encoder ends the whole process by a division by zero
 IMAGE_WRITER_THREADS = 2
+MAX_BACKLOG = 32  # frames of a camera that wait for their encoder
+POLL_S = 0.002
 
 
 class LeRobotSink:
@@ -108,21 +111,25 @@ class LeRobotSink:
             ),
             "use_videos": is_video,
             "streaming_encoding": is_video,
-            "rgb_encoder": RGBEncoderConfig(vcodec=self._codec, crf=self._crf),
-            "encoder_queue_maxsize": 0,  # no bound: where it is full, LeRobot drops the frame
+            "rgb_encoder": RGBEncoderConfig(
+                vcodec=self._codec,
+                crf=self._crf,
+                extra_options={"x265-params": "log-level=error"} if self._codec == "hevc" else {},
+            ),
+            "encoder_queue_maxsize": 0,  # no bound of LeRobot's own: see _wait_for_encoders
             "image_writer_threads": 0 if is_video else IMAGE_WRITER_THREADS,
             "video_backend": "pyav",
         }
 
     def add(self, episode: Mapping[str, np.ndarray], *, attributes: Mapping[str, Any]) -> None:
-        """Write one episode {name: (T, ...)}; its images are held twice until they are encoded.
+        """Write one episode {name: (T, ...)}, as fast as its images can be encoded.
 
         The attribute "task" (text), or "tasks" ([[step, text], ...] where it changes), becomes
         LeRobot's task; without it the task is the empty text.
 
         Raises:
             ValueError: an episode of one step, which LeRobot's video statistics cannot take.
-            StoreError: the encoder lost frames.
+            StoreError: the encoder failed or lost frames.
         """
         length = len(episode[self._schema.names[0]])
         if self._video_keys() and length < 2:
@@ -132,11 +139,15 @@ class LeRobotSink:
             )
         arrays = {column.key: _array(column, episode) for column in self._columns}
         tasks = _task_of_steps(attributes, length=length)
-        for step in range(length):
-            frame = {key: values[step] for key, values in arrays.items()}
-            self._dataset.add_frame({**frame, "task": tasks[step]})
-        with _quiet():
-            self._dataset.save_episode()
+        try:
+            for step in range(length):
+                frame = {key: values[step] for key, values in arrays.items()}
+                self._wait_for_encoders()
+                self._dataset.add_frame({**frame, "task": tasks[step]})
+            with _quiet():
+                self._dataset.save_episode()
+        except RuntimeError as error:
+            raise StoreError(f"LeRobot's encoder failed: {error}") from error
         self._check_videos(length)
         self._attributes.append(dict(attributes))
 
@@ -163,6 +174,17 @@ class LeRobotSink:
         if self._dataset is not None:
             dataset, self._dataset = self._dataset, None
             dataset.finalize()
+
+    def _wait_for_encoders(self) -> None:
+        """Let the encoders catch up. LeRobot drops frames where its queue is full, and cuts off the
+        video of an encoder that has more than 120 s of work left when the episode is saved.
+        """
+        encoder = self._dataset.writer._streaming_encoder  # no public name for it in 0.6.1
+        if encoder is None:
+            return
+        for key, frames in encoder._frame_queues.items():
+            while frames.qsize() > MAX_BACKLOG and encoder._threads[key].is_alive():
+                time.sleep(POLL_S)
 
     def _video_keys(self) -> list[str]:
         keys = [column.key for column in self._columns if column.key.startswith(IMAGES)]

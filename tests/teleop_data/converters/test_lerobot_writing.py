@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from teleop_data.converters import lerobot_writing
 from teleop_data.converters.episode_stream import copy_episodes
 from teleop_data.converters.lerobot_dataset import FORMAT
 from teleop_data.converters.lerobot_reading import SIDECAR, LeRobotSource
@@ -174,6 +175,39 @@ def test_frames_that_the_encoder_loses_are_noticed(
 
     monkeypatch.setattr(StreamingVideoEncoder, "feed_frame", lose_the_third)
     with pytest.raises(ValueError, match="wrote 4 of 5 frames of observation.images.front"):
+        copy_episodes(Episodes(), LeRobotSink(), tmp_path / "dataset")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_queue_grows_while_an_encoder_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lerobot.datasets.video_utils import StreamingVideoEncoder
+
+    feed, waiting = StreamingVideoEncoder.feed_frame, []
+
+    def count(self: StreamingVideoEncoder, key: str, image: np.ndarray) -> None:
+        waiting.append(self._frame_queues[key].qsize())
+        feed(self, key, image)
+
+    monkeypatch.setattr(StreamingVideoEncoder, "feed_frame", count)
+    monkeypatch.setattr(lerobot_writing, "MAX_BACKLOG", 0)
+    copy_episodes(Episodes(), LeRobotSink(), tmp_path / "dataset")
+    assert len(waiting) == 2 * sum(LENGTHS)
+    assert max(waiting) == 0
+
+
+def test_an_encoder_that_dies_ends_the_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lerobot.datasets import video_utils
+
+    def die(self: Any) -> None:
+        self.result_queue.put(("error", "no space left"))
+
+    monkeypatch.setattr(video_utils._CameraEncoderThread, "run", die)
+    monkeypatch.setattr(lerobot_writing, "MAX_BACKLOG", 0)
+    with pytest.raises(ValueError, match="LeRobot's encoder failed: .*no space left"):
         copy_episodes(Episodes(), LeRobotSink(), tmp_path / "dataset")
     assert list(tmp_path.iterdir()) == []
 
