@@ -146,6 +146,8 @@ def schema_for(config: TrainConfig) -> Schema:
             features.append(part_of(stored, entries, name=name))
         elif name == "state":
             features.append(stored)
+        elif name == "objects":  # the arm's things
+            features.append(Feature(name=name, shape=(18,)))
         else:
             features.append(Feature(name=name, shape=(96, 96, 3), dtype="uint8", role="camera"))
     return Schema(features=tuple(features), rate_hz=10.0).with_angles(config.data.angles)
