@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.arm_actions import HandTarget as ArmTarget
-from sim.arm_actions import pointing_down, rotation_to_6d
+from sim.arm.actions import HandTarget as ArmTarget
+from sim.arm.actions import pointing_down, rotation_to_6d
 from sim.push_t import FULL_SCHEMA
 from sim.tasks.pick_place import SCHEMA
 from teleop_data.clock import ManualClock

@@ -169,7 +169,7 @@ def test_three_episodes_with_the_arm_by_mouse_and_keys(person: Person, tmp_path:
         "teleop_data.record",
         f"output={store}",
         "task=arm_pick_place",
-        "+task.environment.backend=gl",
+        "++task.environment.backend=gl",
         "teleoperator=browser_arm",
         "teleoperator.port=0",
         f"num_episodes={NUM_EPISODES}",
