@@ -111,6 +111,7 @@ class VideoFrames:
 
     def close(self) -> None:
         """Close the file."""
+        self._frames = iter(())  # the generator refers to this object: memory would stay until gc
         self._container.close()
 
     def __enter__(self) -> VideoFrames:
@@ -168,10 +169,11 @@ class VideoReader:
         return video.read(first, count)
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files and let go of the memory."""
         for video in self._open.values():
             video.close()
         self._open.clear()
+        self._memory = FrameMemory()
 
 
 def video_shape(path: Path) -> tuple[int, int, int]:

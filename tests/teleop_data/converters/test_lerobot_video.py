@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import av
@@ -93,3 +94,11 @@ def test_memory_that_nobody_holds_is_used_again() -> None:
     assert memory.take((5, 4, 3)).__array_interface__["data"][0] != address  # the view holds it
     del view
     assert memory.take((2, 4, 3)).__array_interface__["data"][0] == address
+
+
+def test_what_is_closed_holds_no_memory(video: tuple[Path, np.ndarray]) -> None:
+    reader = VideoReader(rate_hz=20)
+    images = weakref.ref(reader.read("a", video[0], first=0, count=4).base)
+    assert images() is not None  # kept for the next episode
+    reader.close()
+    assert images() is None
