@@ -1,1 +1,1 @@
-"""Who may drive: a page in the browser, LeRobot's devices."""
+"""Who may drive: a page in the browser, a terminal's keys, a script, LeRobot's devices."""
