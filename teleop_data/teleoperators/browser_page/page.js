@@ -111,9 +111,7 @@ function warn(text) {
 
 // The pad: the target is a ring, the hand a dot.
 
-function entryOf(direction) {
-  return direction.at(-1);
-}
+const entryOf = (direction) => direction.at(-1);
 
 function share(direction, value) {
   const name = entryOf(direction);
@@ -155,7 +153,7 @@ function draw() {
     context.strokeRect(x, 200 - height / 2, 0, height);
     context.strokeRect(200 - width / 2, y, width, 0);
   }
-  if (words.hand) disc(context, padPoint(words.hand), 6, getComputedStyle(document.body).color);
+  if (words.hand) dot(context, padPoint(words.hand));
   if (target) {
     const [x, y] = padPoint(target);
     context.strokeStyle = accent;
@@ -178,10 +176,10 @@ function draw() {
   }
 }
 
-function disc(context, [x, y], radius, color) {
-  context.fillStyle = color;
+function dot(context, [x, y]) {
+  context.fillStyle = getComputedStyle(document.body).color;
   context.beginPath();
-  context.arc(x, y, radius, 0, 2 * Math.PI);
+  context.arc(x, y, 6, 0, 2 * Math.PI);
   context.fill();
 }
 
@@ -199,9 +197,7 @@ function clip(name, value) {
   return Math.min(Math.max(value, reach.low[name]), reach.high[name]);
 }
 
-function move(name, by) {
-  target[name] = clip(name, target[name] + by);
-}
+const move = (name, by) => { target[name] = clip(name, target[name] + by); };
 
 function toggleGripper() {
   if (target && reach.low.closure !== reach.high.closure) {
