@@ -76,7 +76,7 @@ class LeRobotSource:
         self._episodes = self._choose_episodes(episodes, missing_videos)
         self._tables = TableReader()
         self._videos = VideoReader(rate_hz=self._layout.rate_hz)
-        self._check_first_frame()
+        self._trust_video_sizes()
         if self._sidecar is None:
             self._keep_capture_times()
 
@@ -195,8 +195,8 @@ class LeRobotSource:
             raise ValueError(f"{self._layout.root}: no episode is left to give")
         return tuple(chosen)
 
-    def _check_first_frame(self) -> None:
-        """Trust the videos for the cameras' size: it is what will be read."""
+    def _trust_video_sizes(self) -> None:
+        """Take the cameras' size from their videos: it is what will be read."""
         for column in self._columns:
             if column.key in _video_keys(self._layout):
                 camera = self._schema[column.features[0]]

@@ -132,6 +132,17 @@ def test_a_cut_off_video_is_refused_and_not_filled_up(tmp_path: Path) -> None:
     source.close()
 
 
+def test_a_camera_is_as_large_as_its_video(tmp_path: Path) -> None:
+    write_v21(tmp_path)
+    path = tmp_path / "meta" / "info.json"
+    path.write_text(path.read_text().replace("[3, 48, 64]", "[3, 480, 640]"))
+    source = LeRobotSource(tmp_path)
+    assert source.schema["top"].shape == (48, 64, 3)
+    assert "Camera 'top' is 48x64 in its video, not 480x640" in source.notes[-1]
+    assert source.episode(0)["top"].shape == (6, 48, 64, 3)
+    source.close()
+
+
 def test_damage_is_told_by_the_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"info\.json is missing"):
         LeRobotSource(tmp_path)
