@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import zarr
 import zarr.errors
+import zarr.storage
+from zarr.abc.store import Store
+from zarr.core.sync import sync
 
 from teleop_data.schema import Feature
 from teleop_data.shard_reader import ShardReader
@@ -88,6 +91,8 @@ class StoredArray:
     def _read(self, rows: slice | np.ndarray) -> np.ndarray:
         try:
             values = self._values(rows)
+        except StoreError:  # says already what is wrong
+            raise
         except READ_ERRORS as error:
             where = f"{rows.start}..{rows.stop - 1}" if isinstance(rows, slice) else str(rows)
             raise StoreError(
@@ -125,6 +130,10 @@ def cast_exactly(values: np.ndarray, feature: Feature) -> np.ndarray:
     return cast_values
 
 
+async def _keys(store: Store, prefix: str) -> list[str]:
+    return [key async for key in store.list_prefix(prefix)]
+
+
 def missing_chunks(array: zarr.Array, *, path: Path, num_steps: int) -> list[str]:
     """Keys of the files (shards, or chunks where there are none) that the first `num_steps` rows
     need and the store at `path` (directory or zip) lacks.
@@ -135,6 +144,10 @@ def missing_chunks(array: zarr.Array, *, path: Path, num_steps: int) -> list[str
     shape = (num_steps, *array.shape[1:])
     grid = [-(-length // size) for length, size in zip(shape, sizes, strict=True)]
     keys = [f"{array.path}/{array.metadata.encode_chunk_key(at)}" for at in np.ndindex(*grid)]
+    store = array.store_path.store
+    if not isinstance(store, zarr.storage.LocalStore | zarr.storage.ZipStore):
+        there = set(sync(_keys(store, f"{array.path}/")))
+        return [key for key in keys if key not in there]
     if path.is_file():
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
