@@ -107,7 +107,8 @@ class BackgroundWriter:
 
     def _store_episodes(self) -> None:
         if sys.platform == "linux":  # there, a thread has a niceness of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            before = os.getpriority(os.PRIO_PROCESS, 0)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), before + NICENESS)
         while (finished := self._finished.get()) is not None:
             path, attributes = finished
             try:

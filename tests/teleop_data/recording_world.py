@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from teleop_data.clock import ManualClock
 from teleop_data.environment import Observation, StepResult
 from teleop_data.schema import Feature, Schema
 
@@ -29,8 +30,6 @@ class MovingPictures:
         max_steps: int = 20,
         noise: int = 0,
         prints: bool = False,
-        slow_step: int = -1,
-        slow_s: float = 0.0,
         fails_at: int = -1,
         fails_in_seed: int = 0,
         failure: str = "raise",
@@ -50,7 +49,7 @@ class MovingPictures:
             rate_hz=rate_hz,
         )
         self.max_steps = max_steps
-        self._prints, self._slow_step, self._slow_s = prints, slow_step, slow_s
+        self._prints = prints
         self._fails_at, self._fails_in_seed, self._failure = fails_at, fails_in_seed, failure
         self._step, self._seed = 0, 0
         rng = np.random.default_rng(0)  # as a sensor's: a new offset into one field each step
@@ -89,8 +88,6 @@ class MovingPictures:
             if self._failure == "freeze":
                 time.sleep(1000)
             raise OSError("camera0 is unplugged")
-        if self._step == self._slow_step or self._slow_step == -2:
-            time.sleep(self._slow_s)
         self._step += 1
         return StepResult(
             observation=self.observation(step=self._step, seed=self._seed),
@@ -107,10 +104,18 @@ class MovingPictures:
 
 
 class TimedPictures(MovingPictures):
-    """Its first camera is always 25 ms late and says so."""
+    """Its first camera is always 25 ms late and says so; its step 5 takes 150 ms."""
+
+    def __init__(self, clock: ManualClock, *, max_steps: int) -> None:
+        super().__init__(max_steps=max_steps)
+        self._clock = clock
+
+    def step(self, action: np.ndarray) -> StepResult:
+        self._clock.advance(0.15 if self._step == 5 else 0.004)
+        return super().step(action)
 
     def captured_s(self) -> Mapping[str, float]:
-        return {"camera0": time.monotonic() - 0.025}
+        return {"camera0": self._clock.now() - 0.025}
 
 
 class Echo:
