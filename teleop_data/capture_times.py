@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from teleop_data.recorded_timing import CAPTURED, LATE, MISSED
 from teleop_data.schema import Schema
 from teleop_data.trouble import MAX_PLACES, Trouble, at_rows
 
-CAPTURED, LATE, MISSED = "captured_s_", "late_s", "missed_steps"
 GAP_PERIODS = 2.0  # between two captures
 RATE_TOLERANCE = 0.05
 STALE_SHARE = 0.05  # of the steps, with the capture of the step before

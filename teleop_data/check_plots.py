@@ -14,7 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from teleop_data.capture_times import CAPTURED, capture_intervals, capture_names
+from teleop_data.capture_times import capture_intervals, capture_names
+from teleop_data.recorded_timing import CAPTURED
 from teleop_data.replay_buffer import ReplayBuffer
 
 MAX_CURVES = 10  # matplotlib's colours repeat after that
@@ -66,14 +67,14 @@ def timing_plot(buffer: ReplayBuffer) -> Figure:
     if not names:
         raise ValueError(f"{buffer.path} has no features {CAPTURED}*: no times to draw")
     period_ms = 1e3 / buffer.schema.rate_hz
-    size = (12.0, 0.8 + 1.9 * len(names))
+    size = (12.0, 1.0 + 2.2 * len(names))
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     panels = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
     for panel, name in zip(panels, names, strict=True):
         times_s = buffer[name][:]
         intervals_ms = capture_intervals(times_s, episode_ends=buffer.episode_ends) * 1e3
         steps, worst = _thinned(np.nan_to_num(intervals_ms, nan=period_ms))
-        panel.plot(steps, worst, ",", color="C0", alpha=0.9)
+        panel.plot(steps, worst, ".", color="C0", markersize=2.5)
         late = worst > 2 * period_ms
         panel.plot(steps[late], worst[late], "x", color="C3", markersize=5)
         panel.axhline(period_ms, color="0.3", linestyle="--", linewidth=0.8)
