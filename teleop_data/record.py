@@ -41,6 +41,7 @@ from teleop_data.recording_store import RecordingStore
 from teleop_data.step_watch import StepWatch
 from teleop_data.teleoperator import Teleoperator
 
+SWITCH_S = 5e-4  # the writing threads let the loop go on within this time, not Python's 5 ms
 DISTRIBUTION = "lerobot_policy_diffusion_forcing"
 
 
@@ -117,6 +118,8 @@ def run(config: RecordConfig) -> None:
 
 def _record(config: RecordConfig, store: RecordingStore, *, stack: ExitStack) -> None:
     """Make what takes part and let the loop run; `stack` closes it."""
+    stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+    sys.setswitchinterval(SWITCH_S)
     environment: Environment = stack.enter_context(closing(instantiate(config.task["environment"])))
     teleoperator: Teleoperator = instantiate(config.teleoperator, environment)
     operator = operator_of(config, teleoperator)

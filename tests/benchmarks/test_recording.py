@@ -10,6 +10,7 @@ v2, Blosc, an append an episode), in one run. What a loop has to wait for is giv
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -26,6 +27,7 @@ from teleop_data.array_layout import CameraCodec
 from teleop_data.background_writer import BackgroundWriter
 from teleop_data.clock import MonotonicClock
 from teleop_data.operator import Automatic
+from teleop_data.record import SWITCH_S
 from teleop_data.recorded_timing import LATE, MISSED
 from teleop_data.recording_loop import RecordingLoop
 from teleop_data.recording_store import RecordingStore
@@ -68,6 +70,14 @@ class Forgetful:
     def note(self, *_: Any) -> None: ...
     def drop(self) -> None: ...
     def finish(self, *_: Any, **__: Any) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def switch_as_the_command_does() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    yield
+    sys.setswitchinterval(before)
 
 
 def drive(writer: Any, *, noise: int) -> None:
