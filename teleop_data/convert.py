@@ -11,7 +11,6 @@ or absent, and nothing is ever overwritten.
 from __future__ import annotations
 
 import inspect
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +37,7 @@ from teleop_data.converters.episode_stream import (
 from teleop_data.converters.replay_buffer_zarr import DIFFUSION_POLICY, REPLAY_BUFFER
 from teleop_data.converters.robomimic_hdf5 import ROBOMIMIC
 from teleop_data.converters.robosuite_hdf5 import ROBOSUITE
+from teleop_data.converters.stop_request import StopRequest
 
 # A new format is one more entry here.
 FORMATS: tuple[Format, ...] = (
@@ -179,20 +179,22 @@ def describe_conversion(source: EpisodeSource, *, losses: Sequence[str]) -> str:
 
 
 def convert(
-    source: EpisodeSource, sink: EpisodeSink, target: Path, *, show_progress: bool = True
+    source: EpisodeSource, sink: EpisodeSink, target: Path, *, stop: StopRequest | None = None
 ) -> int:
     """Number of control steps copied, with a progress bar; raises as `copy_episodes` does."""
-    bar = tqdm(total=source.num_episodes, unit="episode", disable=not show_progress)
+    bar = tqdm(total=source.num_episodes, unit="episode")
 
     def advance(num_steps: int) -> None:
         bar.update(1)
+        if stop is not None:
+            stop.check()
 
     with bar:
         return copy_episodes(source, sink, target, progress=advance)
 
 
-def run(config: ConvertConfig) -> None:
-    """Convert what `config` says.
+def run(config: ConvertConfig, *, stop: StopRequest | None = None) -> None:
+    """Convert what `config` says, unless `stop` asks to end before.
 
     Raises:
         FileNotFoundError: there is no source.
@@ -233,7 +235,7 @@ def run(config: ConvertConfig) -> None:
             print("dry run: the first episode can be read; nothing was written")
             return
         start_s = time.monotonic()
-        num_steps = convert(source, sink, target)
+        num_steps = convert(source, sink, target, stop=stop)
         took_s = time.monotonic() - start_s
         print(
             f"written to {target}: {source.num_episodes} episodes, {num_steps} steps in "
@@ -258,13 +260,15 @@ def size_bytes(path: Path) -> int:
 def main() -> None:
     """Console entry point: reads the command line, exits with a message on misuse."""
     ConfigStore.instance().store(name="convert_schema", node=ConvertConfig)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # runs the clean-up; the default not
     hydra.main(version_base="1.3", config_path="configs", config_name="convert")(_main)()
 
 
 def _main(config: Any) -> None:
+    stop = StopRequest()
+    stop.install()
     try:
-        run(ConvertConfig(**OmegaConf.to_container(config, throw_on_missing=True)))  # pyright: ignore[reportCallIssue]
+        given: Any = OmegaConf.to_container(config, throw_on_missing=True)
+        run(ConvertConfig(**given), stop=stop)
     except MissingMandatoryValue as error:
         sys.exit(f"forcing-convert: {error.full_key} is not given; say {error.full_key}=...")
     except KeyError as error:

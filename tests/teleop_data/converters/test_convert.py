@@ -24,6 +24,7 @@ from teleop_data.convert import (
     run,
 )
 from teleop_data.converters.replay_buffer_zarr import ReplayBufferSource
+from teleop_data.converters.stop_request import StopRequest
 from tests.teleop_data.converters.streams import real_data
 from tests.teleop_data.stores import LENGTHS, SCHEMA, episode, write_store, write_v2_store
 
@@ -157,8 +158,10 @@ def test_command_line_refuses(tmp_path: Path, arguments: list[str], message: str
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_stopped_midway_there_is_no_target(tmp_path: Path, how: signal.Signals) -> None:
-    write_store(tmp_path / "long.zarr", lengths=(1,) * 60)
+def test_stopped_midway_the_target_is_complete_or_absent(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    write_store(tmp_path / "long.zarr", lengths=(1,) * 80)
     arguments = command("source=long.zarr", "target=b.zarr")
     with subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, stderr=-3, stdout=-3) as run:
         deadline_s = time.monotonic() + 60
@@ -167,10 +170,24 @@ def test_stopped_midway_there_is_no_target(tmp_path: Path, how: signal.Signals) 
             assert time.monotonic() < deadline_s
             time.sleep(0.005)
         run.send_signal(how)
-        assert run.wait(timeout=60) != 0
-    assert not (tmp_path / "b.zarr").exists()
+        code = run.wait(timeout=60)
+    is_there = (tmp_path / "b.zarr").exists()
+    assert is_there == (code == 0)  # 0: the last episode was over before the signal was heeded
+    if is_there:
+        assert ReplayBufferSource(tmp_path / "b.zarr").num_episodes == 80
     left = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
     assert len(left) == (how == signal.SIGKILL)
+
+
+def test_a_stop_is_heeded_after_the_episode(tmp_path: Path) -> None:
+    stop = StopRequest()
+    stop.check()
+    stop._ask()
+    with pytest.raises(KeyboardInterrupt):
+        run(config(target="b.zarr"), stop=stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+    with pytest.raises(KeyboardInterrupt):
+        stop._ask()
 
 
 def test_endings_of_targets() -> None:
