@@ -28,6 +28,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -210,6 +211,8 @@ def _main(config: Any) -> None:
         run(OmegaConf.to_object(config))  # pyright: ignore[reportArgumentType]
     except MissingMandatoryValue as error:
         sys.exit(f"forcing-record: {error.full_key} is not given; say {error.full_key}=...")
+    except InstantiationException as error:  # Hydra's, around what a constructor refused
+        sys.exit(f"forcing-record: {error.__cause__ or error}")
     except (OSError, ValueError, KeyError, RecordingError) as error:
         sys.exit(f"forcing-record: {error}")
 

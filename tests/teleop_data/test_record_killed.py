@@ -202,3 +202,15 @@ def test_ctrl_c_keeps_what_there_is(tmp_path: Path):
     buffer = ReplayBuffer.open(tmp_path / "a.zarr")
     assert buffer.episode_attributes[0]["trouble"][-1] == "stopped by the operator"
     assert len(buffer.episode(0)["state"]) >= 10
+
+
+def test_what_cannot_be_is_refused_in_one_sentence(tmp_path: Path):
+    output = tmp_path / "a.zarr"
+    for arguments, world, words in [
+        (("teleoperator=keyboard",), {}, "expected (3,)"),
+        ((), {"height": 0}, "needs positive integers"),
+    ]:
+        status, _, errors = record(output, *arguments, **world)
+        assert (status, words in errors, "Traceback" in errors) == (1, True, False), errors
+        assert len(errors.splitlines()) == 1
+    assert not output.exists()
