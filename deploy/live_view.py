@@ -249,6 +249,8 @@ class _LocalServer(viser.ViserServer):
 
 
 def _open_server(port: int) -> viser.ViserServer:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port is {port}, expected 0 to 65535; 0 takes any that is free")
     logging.getLogger("websockets").setLevel(logging.WARNING)  # else a line a browser
     with _quiet():
         server = _LocalServer(host=HOST, port=port, verbose=False)

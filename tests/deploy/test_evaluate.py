@@ -166,7 +166,7 @@ def black(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": "pick_plcae"}, "no task 'pick_plcae'.* have: pick_place, push_t_image"),
+        ({"task": "pick_plcae"}, r"no task 'pick_plcae'; have: .*\bpick_place, push, push_t_image"),
         ({"num_episodes": 0}, "at least 1, got 0"),
         ({"batch_size": 0}, "at least 1, got 3 and 0"),
         (black(kind="fog"), "no perturbation 'fog'; have: black"),

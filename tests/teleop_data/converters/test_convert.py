@@ -163,7 +163,15 @@ def test_stopped_midway_the_target_is_complete_or_absent(
 ) -> None:
     write_store(tmp_path / "long.zarr", lengths=(1,) * 80)
     arguments = command("source=long.zarr", "target=b.zarr")
-    with subprocess.Popen(arguments, cwd=tmp_path, env=ENVIRONMENT, stderr=-3, stdout=-3) as run:
+    with subprocess.Popen(
+        arguments,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        # a shell's background jobs ignore Ctrl-C, and so would what they start
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as run:
         deadline_s = time.monotonic() + 60
         while not list(tmp_path.glob(".b.zarr.*.partial/b.zarr/data")):
             assert run.poll() is None, "it ended before it was stopped"
