@@ -91,8 +91,9 @@ class ObservedArmTask:
             **{name: _camera(name, pixels) for name in CAMERAS},
             "state": Feature(name="state", shape=(10,), unit="m"),
             "joints": Feature(name="joints", shape=(7,), unit="rad"),
-            "objects": Feature(name="objects", shape=(9 * len(world.movable_names),), unit="m"),
         }
+        if num_things := len(world.movable_names):
+            offered["objects"] = Feature(name="objects", shape=(9 * num_things,), unit="m")
         if task.oracle_size:
             offered["oracle"] = Feature(name="oracle", shape=(task.oracle_size,))
         chosen = tuple(features)
