@@ -251,7 +251,9 @@ def test_showing_waits_for_nobody_and_drops_what_is_too_old(view, arm):
     assert time.monotonic() - began_s < 1.0
     is_free.set()
     wait_until(lambda: 50 in painted)
-    assert painted in ([1, 50], [50])  # the one being painted, then the newest
+    # the one being painted, whichever the painter woke up to, then the newest
+    assert painted[-1] == 50
+    assert len(painted) <= 2
     assert view.num_dropped == 50 - len(painted)
 
 
