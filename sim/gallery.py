@@ -68,7 +68,7 @@ def run(config: GalleryConfig) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tasks = {
         name: demonstration(name, seed=config.seed, pixels=config.pixels)
-        for name in arm_task_names()
+        for name in arm_task_names(variants=False)
     }
     draw_tasks(tasks).savefig(folder / "tasks.png", dpi=DPI)
     conditions = {

@@ -17,11 +17,11 @@ def task_names() -> list[str]:
     return [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
 
 
-def arm_task_names() -> list[str]:
-    """Names of the tasks of the arm."""
-    return [
-        name for name in task_names() if describe_task(name).environment._target_ == ARM_ENVIRONMENT
-    ]
+def arm_task_names(*, variants: bool = True) -> list[str]:
+    """Names of the tasks of the arm; without `variants`, which are tasks with arguments."""
+    nodes = {name: describe_task(name).environment for name in task_names()}
+    of_the_arm = {n: e.task for n, e in nodes.items() if e._target_ == ARM_ENVIRONMENT}
+    return [name for name, task in of_the_arm.items() if variants or set(task) == {"_target_"}]
 
 
 def describe_task(name: str) -> DictConfig:

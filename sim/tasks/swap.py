@@ -8,10 +8,23 @@ first nor how many moves were made: only a memory does.
 
 Success is judged at the end of the episode only, with the hand at home and exactly three moves
 made, so that moving fruits at random does not count when it happens to pass the goal.
+
+An episode can have several swaps, back and forth, and nothing is reset in between. Demonstrators
+begin each by the clock, every 18 s, and rest at home till then:
+
+    clock     |0                18 s|                36 s|
+    hand       moves 1 2 3, rest . . moves 1 2 3, rest . .
+
+A policy sees no clock, and a rest that is shorter or longer than theirs is no mistake, yet adds up
+over ten swaps. So `facts()["swaps"]` and success go by what happens (`sim.tasks.swap_tally`): how
+often each swap came out right, comparable from the first to the tenth. What is cut off by the end,
+or cannot be made because a fruit fell off the plates, counts as wrong. `swaps_on_time` judges the
+same by the clock.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +45,14 @@ from sim.arm.waypoints import (
     pick,
     place,
 )
+from sim.tasks.swap_tally import (
+    NO_PLATE,
+    NUM_MOVES,
+    Layout,
+    Tally,
+    is_layout,
+    layouts,
+)
 
 FRUITS = {"apple": (0.80, 0.10, 0.10), "orange": (0.95, 0.55, 0.05)}
 PLATES_M = np.array([[0.50, -0.20], [0.50, 0.0], [0.50, 0.20]])
@@ -39,9 +60,9 @@ PLATE_RADIUS_M, FRUIT_RADIUS_M = 0.075, 0.03
 REST_HEIGHT_M = 0.93 * FRUIT_RADIUS_M
 SCATTER_M = 0.018  # of a fruit on its plate, either way
 ON_PLATE_M, AT_HOME_M = 0.06, 0.05
+CLEAR_M = 0.14  # height of a hand whose fruit passes well over the other
 LIFTED_M = 0.03  # a fruit this far above its rest is being moved
-NUM_MOVES = 3
-NO_PLATE = -1
+REST_S = 1.0  # at home for so long: a swap is over; between moves it is 0.7 s at most
 
 
 @dataclass(frozen=True)
@@ -50,21 +71,32 @@ class Memory:
 
     Attributes:
         step: control steps made.
-        start: plate of each fruit at the start.
+        start: plate of each fruit at the start of the present period.
         lies_on: plate on which each fruit lay last.
-        num_moves: times a fruit was brought to another plate.
+        tally: the swaps by what happened.
+        num_moves: times a fruit was brought to another plate, in the present period.
         is_lifted: whether each fruit is in the air.
+        swaps_on_time: of each period that is over, whether it was one swap.
+        done_step: first control step after which all swaps were made; None until then.
     """
 
     step: int
-    start: tuple[int, ...]
-    lies_on: tuple[int, ...]
+    start: Layout
+    lies_on: Layout
+    tally: Tally
     num_moves: int = 0
     is_lifted: tuple[bool, ...] = (False, False)
+    swaps_on_time: tuple[bool, ...] = ()
+    done_step: int | None = None
+
+    @classmethod
+    def of(cls, start: Layout) -> Memory:
+        """At the start of an episode."""
+        return cls(step=0, start=start, lies_on=start, tally=Tally(start))
 
 
 class Swap:
-    """The task. The oracle tells the plates of the start and the number of moves made."""
+    """The task. The oracle tells the plates of the period's start and the moves made since."""
 
     subgoals = (
         *(f"move {i + 1}: {name}" for i in range(NUM_MOVES) for name in (*PICK, *PLACE, *HOME)),
@@ -72,15 +104,25 @@ class Swap:
     )
     oracle_size = 2 * len(PLATES_M) + NUM_MOVES + 1
 
-    def __init__(self, *, duration_s: float = 18.0, apple_first: bool = False) -> None:
+    def __init__(
+        self, *, duration_s: float = 18.0, num_swaps: int = 1, apple_first: bool = False
+    ) -> None:
         """The task.
 
         Args:
-            duration_s: an episode lasts exactly so long; a demonstration needs about 14 s of it.
+            duration_s: the period of a swap; a demonstration needs about 14 s of it. An episode
+                lasts exactly `num_swaps` periods.
+            num_swaps: that are to be made one after the other.
             apple_first: demonstrators park the apple; else either fruit, at random.
+
+        Raises:
+            ValueError: `num_swaps` is less than 1.
         """
-        self.duration_s, self._apple_first = duration_s, apple_first
-        self.memory = Memory(step=0, start=(0, 1), lies_on=(0, 1))
+        if num_swaps < 1:
+            raise ValueError(f"num_swaps is {num_swaps}, expected at least 1")
+        self.duration_s, self._period_s = num_swaps * duration_s, duration_s
+        self._num_swaps, self._apple_first = num_swaps, apple_first
+        self.memory = Memory.of((0, 1))
 
     def build(self, scene: mujoco.MjSpec) -> None:
         """Three plates in a row, an apple and an orange."""
@@ -103,10 +145,10 @@ class Swap:
         for name, plate in zip(FRUITS, start, strict=True):
             world.place(name, on_plate(plate, rng), yaw=rng.uniform(-np.pi, np.pi))
         world.settle()
-        self.memory = Memory(step=0, start=start, lies_on=start)
+        self.memory = Memory.of(start)
 
     def advance(self, world: ArmPhysics) -> None:
-        """Count the moves: a fruit that was lifted and lies on another plate."""
+        """Count the moves, a fruit that was lifted and lies on another plate, and the swaps."""
         memory = self.memory
         lies_on, num_moves = list(memory.lies_on), memory.num_moves
         is_lifted = list(memory.is_lifted)
@@ -127,38 +169,127 @@ class Swap:
             num_moves=num_moves,
             is_lifted=tuple(is_lifted),
         )
+        self._tell_tally(world, moves=num_moves - memory.num_moves)
+        if self.memory.done_step is None and self._are_all_made(world):
+            self.memory = replace(self.memory, done_step=memory.step)
+        if self.memory.step == self._end_of_period(world):
+            self._end_period(world)
+
+    def _tell_tally(self, world: ArmPhysics, *, moves: int) -> None:
+        """Count on until there are all swaps.
+
+        No rest ends a single swap: none can follow, so what is moved later is a move too many.
+        """
+        tally = self.memory.tally
+        if len(tally.swaps) < self._num_swaps:
+            tally = tally.after_step(
+                moves=moves,
+                layout=stands_on(world),
+                is_home=is_home(world),
+                is_upright=are_upright(world),
+                rest_steps=round(REST_S * world.rate_hz) if self._num_swaps > 1 else None,
+            )
+            self.memory = replace(self.memory, tally=tally)
+
+    def _end_period(self, world: ArmPhysics) -> None:
+        """Judge it by the clock; the present layout is the start of the next, if there is one."""
+        memory = self.memory
+        is_right = memory.num_moves == NUM_MOVES and is_home(world) and self.is_swapped(world)
+        self.memory = replace(memory, swaps_on_time=(*memory.swaps_on_time, is_right))
+        if not self._is_over(world):
+            start = memory.lies_on if is_layout(memory.lies_on) else memory.start
+            self.memory = replace(self.memory, start=start, num_moves=0)
+
+    def _end_of_period(self, world: ArmPhysics) -> int:
+        """The control step at which the present period ends."""
+        return round((len(self.memory.swaps_on_time) + 1) * self._period_s * world.rate_hz)
+
+    def _are_all_made(self, world: ArmPhysics) -> bool:
+        """Whether every swap was right, the last one perhaps just now, and the hand is home."""
+        tally = self.memory.tally
+        missing = self._num_swaps - len(tally.swaps)
+        is_last_right = missing == 0 or (
+            missing == 1
+            and tally.is_right(layout=stands_on(world), is_upright=are_upright(world))
+            and is_home(world)
+        )
+        return is_last_right and all(tally.swaps)
+
+    def _is_over(self, world: ArmPhysics) -> bool:
+        return self.memory.step >= round(self.duration_s * world.rate_hz)
 
     def reward(self, world: ArmPhysics) -> float:
-        """0.3 a move, as long as they are the right ones."""
-        memory = self.memory
-        if memory.num_moves > NUM_MOVES or memory.lies_on not in layouts(memory)[memory.num_moves]:
-            return 0.0
-        return 0.3 * memory.num_moves + 0.05 * self.is_swapped(world)
+        """Share of the swaps made; of the present one 0.3 a move, as long as they are right."""
+        memory, tally, present = self.memory, self.memory.tally, 0.0
+        is_right_so_far = (
+            tally.num_moves <= NUM_MOVES and memory.lies_on in layouts(tally.start)[tally.num_moves]
+        )
+        if len(tally.swaps) < self._num_swaps and is_right_so_far:
+            present = 0.3 * tally.num_moves + 0.05 * are_swapped(world, tally.start)
+        return (sum(tally.swaps) + present) / self._num_swaps
+
+    def swaps(self, world: ArmPhysics) -> list[bool]:
+        """Of each swap that is over, whether it was right; of all at the end of the episode.
+
+        The end needs no rest before it; a swap that was not made by then is wrong.
+        """
+        tally = self.memory.tally
+        swaps, missing = list(tally.swaps), self._num_swaps - len(tally.swaps)
+        if missing and self._is_over(world):
+            last = tally.is_right(layout=stands_on(world), is_upright=are_upright(world))
+            swaps += [last and is_home(world)] + [False] * (missing - 1)
+        return swaps
 
     def is_swapped(self, world: ArmPhysics) -> bool:
-        """Whether each fruit stands upright on the plate that was the other's."""
-        places = [plate_under(world.position(name)) for name in FRUITS]
-        upright = [world.rotation(name)[2, 2] > 0.9 for name in FRUITS]
-        low = [world.position(name)[2] < REST_HEIGHT_M + 0.01 for name in FRUITS]
-        return tuple(places) == self.memory.start[::-1] and all(upright) and all(low)
+        """Whether each fruit stands upright on the plate that was the other's, this period."""
+        return are_swapped(world, self.memory.start)
 
     def is_success(self, world: ArmPhysics) -> bool:
-        """At the end: swapped by exactly three moves, the hand back home."""
-        is_over = self.memory.step >= round(self.duration_s * world.rate_hz)
-        is_home = float(np.linalg.norm(world.tcp_position - HOME_M)) < AT_HOME_M
-        return is_over and is_home and self.memory.num_moves == NUM_MOVES and self.is_swapped(world)
+        """At the end: each swap by exactly three moves, the hand back home."""
+        return self._is_over(world) and all(self.swaps(world))
 
     def oracle(self, world: ArmPhysics) -> np.ndarray:
-        """(10,) plates at the start, one-hot for each fruit, and moves made, one-hot."""
+        """(10,) plates at the period's start, one-hot for each fruit, and moves since, one-hot."""
         plates = np.eye(len(PLATES_M))[list(self.memory.start)].ravel()
         moves = np.eye(NUM_MOVES + 1)[min(self.memory.num_moves, NUM_MOVES)]
         return np.concatenate([plates, moves])
 
     def facts(self, world: ArmPhysics) -> dict[str, Any]:
-        """Moves made, and whether the fruits are swapped now."""
-        return {"num_moves": self.memory.num_moves, "is_swapped": self.is_swapped(world)}
+        """Moves made and whether the fruits are swapped now, both in the present period, and
+
+        swaps             of each swap that is over, whether it was right, irrespective of the
+                          clock; at the end of the episode there are `num_swaps` of them
+        swaps_done        how many were right
+        swaps_failed      how many were wrong
+        swaps_on_time     of each period that is over, whether it was one right swap
+        done_step         first control step after which all swaps were made and the hand was home,
+                          null if there was none; a success at the end only counts what is so then
+        """
+        swaps = self.swaps(world)
+        return {
+            "num_moves": self.memory.num_moves,
+            "is_swapped": self.is_swapped(world),
+            "swaps": swaps,
+            "swaps_done": swaps.count(True),
+            "swaps_failed": swaps.count(False),
+            "swaps_on_time": list(self.memory.swaps_on_time),
+            "done_step": self.memory.done_step,
+        }
 
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
+        """Swap after swap; after each a rest at home until the period is over."""
+        for number in range(1, self._num_swaps + 1):
+            yield from self._swap(world, rng)
+            rest = Waypoint(label="done", position=at(HOME_M), opening=0.08, tolerance_m=0.0)
+            if number < self._num_swaps:
+                rest = replace(rest, tolerance_m=np.inf, until=self._has_ended(number))
+            yield rest
+
+    def _has_ended(self, number: int) -> Callable[[], bool]:
+        """Whether `number` periods are over."""
+        return lambda: len(self.memory.swaps_on_time) >= number
+
+    def _swap(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
         """Park one fruit, bring the other to its plate, bring the first to the other's."""
         first, second = (0, 1) if self._apple_first else rng.permutation(len(FRUITS))
         start = self.memory.start
@@ -168,10 +299,11 @@ class Swap:
         for number, (fruit, plate) in enumerate(moves, start=1):
             label = f"move {number}: "
             yield from pick(world, names[fruit], rng=rng, label=label)
+            if self._num_swaps > 1:
+                yield lift_clear(world, label=f"{label}lift")
             goal = on_plate(plate, rng)
             yield from place(world, names[fruit], position=goal, rng=rng, label=label)
             yield from go_home(label=label, rng=rng, tolerance_m=0.008)
-        yield Waypoint(label="done", position=at(HOME_M), opening=0.08, tolerance_m=0.0)
 
 
 def on_plate(plate: int, rng: np.random.Generator) -> np.ndarray:
@@ -179,16 +311,39 @@ def on_plate(plate: int, rng: np.random.Generator) -> np.ndarray:
     return np.array([*(PLATES_M[plate] + rng.uniform(-SCATTER_M, SCATTER_M, 2)), REST_HEIGHT_M])
 
 
-def layouts(memory: Memory) -> tuple[set[tuple[int, ...]], ...]:
-    """The plates of apple and orange after 0, 1, 2 and 3 moves that lead to the swap."""
-    apple, orange = memory.start
-    (free,) = set(range(len(PLATES_M))) - {apple, orange}
-    return (
-        {(apple, orange)},
-        {(free, orange), (apple, free)},
-        {(free, apple), (orange, free)},
-        {(orange, apple)},
+def lift_clear(world: ArmPhysics, *, label: str) -> Waypoint:
+    """Up to where what is held passes over the other fruit.
+
+    Once in a hundred swaps a lift ends so low that it knocks the other off its plate. One swap can
+    spare that; of several, all that follow would be lost.
+    """
+    x, y, _ = world.tcp_position
+    yaw = float(np.arctan2(-world.tcp_rotation[0, 0], world.tcp_rotation[1, 0]))
+    return Waypoint(label=label, position=at(np.array([x, y, CLEAR_M])), yaw=yaw, opening=0.0)
+
+
+def stands_on(world: ArmPhysics) -> Layout:
+    """The plate on which each fruit stands, NO_PLATE for one in the air or on the table."""
+    places = [world.position(name) for name in FRUITS]
+    is_low = [place[2] < REST_HEIGHT_M + 0.01 for place in places]
+    return tuple(
+        plate_under(place) if low else NO_PLATE for place, low in zip(places, is_low, strict=True)
     )
+
+
+def are_upright(world: ArmPhysics) -> bool:
+    """Whether no fruit lies on its side."""
+    return all(bool(world.rotation(name)[2, 2] > 0.9) for name in FRUITS)
+
+
+def are_swapped(world: ArmPhysics, start: Layout) -> bool:
+    """Whether each fruit stands upright on the plate that was the other's in `start`."""
+    return stands_on(world) == start[::-1] and are_upright(world)
+
+
+def is_home(world: ArmPhysics) -> bool:
+    """Whether the hand is where it rests."""
+    return float(np.linalg.norm(world.tcp_position - HOME_M)) < AT_HOME_M
 
 
 def plate_under(position: np.ndarray) -> int:

@@ -11,13 +11,13 @@ from sim.arm.environment import ArmEnvironment
 from sim.arm.physics import HOME_M, ArmPhysics
 from sim.tasks.swap import (
     FRUITS,
-    NO_PLATE,
     PLATES_M,
     REST_HEIGHT_M,
+    Memory,
     Swap,
-    layouts,
     plate_under,
 )
+from sim.tasks.swap_tally import NO_PLATE, Tally, layouts
 from teleop_data.environment import StepResult
 from tests.contracts.environment_contract import EnvironmentContract
 from tests.sim.arm.arm_motions import down_at, go
@@ -56,6 +56,7 @@ def last_step(
         start=(0, 1),
         lies_on=lies_on,
         num_moves=num_moves,
+        tally=Tally((0, 1), num_moves=num_moves),
     )
     return environment.step(world.action_towards(world.hand))
 
@@ -94,7 +95,7 @@ def world_with(task: Swap) -> ArmPhysics:
     task.initialize(world, np.random.default_rng(0))
     for plate, name in enumerate(FRUITS):
         world.place(name, np.array([*PLATES_M[plate], REST_HEIGHT_M]))
-    task.memory = replace(task.memory, start=(0, 1), lies_on=(0, 1))
+    task.memory = Memory.of((0, 1))
     return world
 
 
@@ -176,8 +177,7 @@ def test_a_fruit_that_lies_down_is_not_swapped():
 def test_every_start_has_its_layouts():
     for start in ((0, 1), (2, 0), (1, 2)):
         (free,) = {0, 1, 2} - set(start)
-        memory = replace(Swap().memory, start=start)
-        begin, parked, crossed, swapped = layouts(memory)
+        begin, parked, crossed, swapped = layouts(start)
         assert begin == {start}
         assert swapped == {start[::-1]}
         assert all(free in layout for layout in parked | crossed)
