@@ -1,7 +1,7 @@
 """Learning curves: TensorBoard, a line of JSON per log, and a picture at the end.
 
 `metrics.jsonl` has one object a line: {"step", "loss", "validation_loss"?, "learning_rate",
-"gradient_norm", "windows_per_s", "error_at_level": {"0.1": ...}}.
+"gradient_norm", "steps_per_s", "error_at_level"?: {"0.05": ...}}; a baseline has no levels.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ class LearningCurves:
         now_s = time.monotonic()
         rate = (step - self._since_step) / max(now_s - self._since_s, 1e-9)
         loss = float(torch.stack(self._losses).mean())
-        mean = (self._errors[0] / self._errors[1].clamp(min=1)).tolist()
-        self._write(
-            step,
-            {
-                "loss": loss,
-                "learning_rate": learning_rate,
-                "gradient_norm": gradient_norm,
-                "steps_per_s": rate,
-                "error_at_level": {f"{(i + 0.5) / NUM_BINS:.2f}": e for i, e in enumerate(mean)},
-            },
-        )
+        values: dict[str, Any] = {
+            "loss": loss,
+            "learning_rate": learning_rate,
+            "gradient_norm": gradient_norm,
+            "steps_per_s": rate,
+        }
+        if self._errors[1].any():
+            mean = (self._errors[0] / self._errors[1].clamp(min=1)).tolist()
+            by_level = {f"{(i + 0.5) / NUM_BINS:.2f}": e for i, e in enumerate(mean)}
+            values["error_at_level"] = by_level
+        self._write(step, values)
         self._losses.clear()
         self._errors.zero_()
         self._since_s, self._since_step = now_s, step

@@ -1,0 +1,165 @@
+"""What the baselines share: encoders, normalisers, and drop-out of cameras in training.
+
+They are told nothing of noise levels. A camera that is bad is either left standing at its last good
+picture or, for a baseline trained with drop-out, shown as zeros.
+
+B batch, W context steps, H horizon, A action size, F features of a camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from policy.baselines.memory import Memory
+from policy.diffusion_forcing import LossTerms
+from policy.noise_levels import ContextRule
+from policy.normalizer import Normalizer
+from policy.observation_encoder import CameraEncoder, encode_observation
+from teleop_data.schema import Schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropOut:
+    """Stretches of training windows in which cameras show nothing: their features are zeros.
+
+    Attributes:
+        share: share of windows with such a stretch, drawn for each camera by itself.
+        share_all: share in which all cameras are out in the same stretch.
+        mean_length: mean length of a stretch in control steps.
+    """
+
+    share: float = 0.2
+    share_all: float = 0.25
+    mean_length: float = 25.0
+
+    def draw(self, batch: int, context: int, cameras: int, *, generator: Generator) -> Tensor:
+        """(batch, context, cameras) bool, true where a camera shows nothing."""
+        rule = ContextRule(
+            slight=0.0, random=0.0, missing=self.share, missing_all=self.share_all,
+            mean_outage=self.mean_length, action_slight=0.0, action_random=0.0, action_missing=0.0,
+        )  # fmt: skip
+        return rule.draw(batch, context, cameras + 1, generator=generator)[..., :-1] > 0
+
+
+class Baseline(nn.Module):
+    """A baseline's network and its loss. Holds no episode state.
+
+    Args:
+        schema: observed features and the action.
+        normalizers: one per state feature and one for the action, by name.
+        cameras: one encoder per camera, by name.
+        horizon: H, actions of a plan, the first one for the step of the newest observation.
+        context: W, control steps of a window.
+        drop_out: of cameras in training; None: cameras are never missing there.
+    """
+
+    def __init__(
+        self,
+        *,
+        schema: Schema,
+        normalizers: dict[str, Normalizer],
+        cameras: dict[str, CameraEncoder],
+        horizon: int,
+        context: int,
+        drop_out: DropOut | None = None,
+    ) -> None:
+        super().__init__()
+        self.schema, self.horizon, self.context = schema, horizon, context
+        self.normalizers, self.cameras = nn.ModuleDict(normalizers), nn.ModuleDict(cameras)
+        self.drop_out = drop_out
+        self.is_camera = [feature.role == "camera" for feature in schema.observed]
+        self.feature_sizes = [
+            cameras[f.name].feature_size
+            if f.role == "camera"
+            else normalizers[f.name].normalized_size
+            for f in schema.observed
+        ]
+
+    @property
+    def action_normalizer(self) -> Normalizer:
+        """Of the action feature."""
+        return self.normalizers[self.schema.action.name]  # type: ignore[return-value]
+
+    @property
+    def action_size(self) -> int:
+        """A."""
+        return self.action_normalizer.normalized_size
+
+    @property
+    def state_size(self) -> int:
+        """Entries of all states of one control step."""
+        return sum(n for n, is_camera in self._sizes() if not is_camera)
+
+    @property
+    def camera_size(self) -> int:
+        """Features of all cameras of one control step."""
+        return sum(n for n, is_camera in self._sizes() if is_camera)
+
+    def _sizes(self) -> Iterator[tuple[int, bool]]:
+        return zip(self.feature_sizes, self.is_camera, strict=True)
+
+    def split(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Per observed source (..., F_s) -> all states and all cameras, each put side by side."""
+        kinds: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for values, is_camera in zip(features, self.is_camera, strict=True):
+            kinds[is_camera].append(values)
+        empty = features[0][..., :0]
+        return torch.cat([empty, *kinds[0]], dim=-1), torch.cat([empty, *kinds[1]], dim=-1)
+
+    def encode(
+        self, observation: dict[str, Tensor], *, generator: Generator | None = None
+    ) -> list[Tensor]:
+        """Observed features (B, W, *shape) -> one (B, W, F_s) at unit scale per observed source."""
+        return encode_observation(
+            self.schema,
+            cameras=self.cameras,  # type: ignore[arg-type]
+            normalizers=self.normalizers,  # type: ignore[arg-type]
+            observation=observation,
+            generator=generator,
+        )
+
+    def training_features(self, batch: dict[str, Tensor], generator: Generator) -> list[Tensor]:
+        """`encode`, with cameras dropped out."""
+        features = self.encode(batch, generator=generator)
+        if self.drop_out is None or not any(self.is_camera):
+            return features
+        size, steps = features[0].shape[:2]
+        is_out = self.drop_out.draw(size, steps, sum(self.is_camera), generator=generator)
+        columns = iter(is_out.to(features[0].device).unbind(-1))
+        return [
+            values.masked_fill(next(columns).unsqueeze(-1), 0.0) if is_camera else values
+            for values, is_camera in zip(features, self.is_camera, strict=True)
+        ]
+
+    def forward(self, batch: dict[str, Tensor], *, generator: Generator) -> LossTerms:
+        """`loss`, under the name that wrappers for many processes call."""
+        return self.loss(batch, generator=generator)
+
+    def loss(self, batch: dict[str, Tensor], *, generator: Generator) -> LossTerms:
+        """The loss of one batch of windows (see `teleop_data.dataset`)."""
+        raise NotImplementedError
+
+    def start_memory(self, batch: int) -> Memory:
+        """What `batch` episodes keep from their start on, and how they plan from it."""
+        raise NotImplementedError
+
+
+def plain_loss(loss: Tensor) -> LossTerms:
+    """A loss that says nothing about noise levels."""
+    nothing = torch.zeros(0)
+    return LossTerms(loss, nothing, nothing, nothing.bool())
+
+
+@contextmanager
+def global_noise(generator: Generator, device: torch.device) -> Iterator[None]:
+    """Torch's global generators follow `generator` inside, for code that draws from them."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
