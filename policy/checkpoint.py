@@ -5,6 +5,7 @@
     schema.json         features it was trained on
     statistics.json     of the training episodes
     provenance.json     data, seed, steps, command
+    novelty.safetensors what the training pictures were like, if there were any
 
 A folder appears whole or not at all: it is written beside its place and then renamed.
 """
@@ -23,9 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from policy.baselines.baseline import Baseline
+from policy.baselines.lock_step import BaselineLockStep
 from policy.construction import build, build_model
 from policy.diffusion_forcing import DiffusionForcing
-from policy.inference import LockStep, PolicySession
+from policy.history import Mark
+from policy.inference import LockStep, PolicySession, RunningEpisodes
+from policy.novelty import Novelty, NoveltyError
 from policy.planning import Planning
 from teleop_data.schema import Schema, first_difference
 from teleop_data.statistics import FeatureStatistics
@@ -45,6 +50,7 @@ class ModelDescription:
         schema: observed features and the action.
         statistics: of the training episodes, by feature.
         task: name of the task that it was trained for, "" if it has none.
+        novelty: of its cameras' pictures, None if it was not fitted.
     """
 
     model: Mapping[str, Any]
@@ -52,8 +58,9 @@ class ModelDescription:
     schema: Schema
     statistics: Mapping[str, FeatureStatistics]
     task: str = ""
+    novelty: Novelty | None = None
 
-    def build(self) -> DiffusionForcing:
+    def build(self) -> DiffusionForcing | Baseline:
         """The untrained model."""
         return build_model(self.model, schema=self.schema, statistics=self.statistics)
 
@@ -87,6 +94,8 @@ def save_checkpoint(
     }.items():
         (partial / name).write_text(json.dumps(content, indent=2) + "\n")
     save_file({k: v.contiguous() for k, v in weights.items()}, partial / "model.safetensors")
+    if description.novelty is not None:
+        description.novelty.save(partial)
     if folder.exists():  # a folder cannot be replaced in one go: whatever happens, one is left
         os.replace(folder, previous)
     os.replace(partial, folder)
@@ -107,7 +116,10 @@ def read_description(folder: str | Path) -> ModelDescription:
             schema=Schema.from_json(_read_json(folder / "schema.json")),
             statistics={k: FeatureStatistics.from_json(v) for k, v in statistics.items()},
             task=config.get("task", ""),
+            novelty=Novelty.load(folder),
         )
+    except NoveltyError as error:
+        raise CheckpointError(str(error)) from error
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} holds no description of a model: {error!r}") from error
 
@@ -124,8 +136,23 @@ def _read_json(path: Path) -> Any:
 class LoadedPolicy:
     """A checkpoint ready to act: a `policy.interface.Policy`, and lock-step batches of episodes."""
 
-    def __init__(self, model: DiffusionForcing, planning: Planning) -> None:
+    def __init__(
+        self,
+        model: DiffusionForcing | Baseline,
+        planning: Planning,
+        *,
+        mark: Mark = "noise",
+        novelty: Novelty | None = None,
+    ) -> None:
+        """Act with `model`, planning as `planning` says. See `policy.history.Mark`.
+
+        `novelty` tells whoever sets noise levels which pictures are unlike the training's.
+        """
+        if isinstance(model, Baseline) and mark != "noise":
+            raise ValueError(f"a baseline knows no levels: mark must be noise, got {mark}")
         self.model, self.planning = model.eval(), planning
+        self.mark: Mark = mark
+        self.novelty = novelty
 
     @property
     def schema(self) -> Schema:
@@ -134,11 +161,13 @@ class LoadedPolicy:
 
     def start_session(self, seed: int) -> PolicySession:
         """One episode."""
-        return PolicySession(self.model, self.planning, seed=seed)
+        return PolicySession(self.schema, self.start_lock_step([seed]))
 
-    def start_lock_step(self, seeds: list[int]) -> LockStep:
+    def start_lock_step(self, seeds: list[int]) -> RunningEpisodes:
         """As many episodes as seeds, advanced together."""
-        return LockStep(self.model, self.planning, seeds=seeds)
+        if isinstance(self.model, Baseline):
+            return BaselineLockStep(self.model, self.planning, seeds=seeds)
+        return LockStep(self.model, self.planning, seeds=seeds, mark=self.mark)
 
 
 def load_policy(
@@ -146,6 +175,7 @@ def load_policy(
     *,
     inference: str = "rolling",
     schema: Schema | None = None,
+    mark: Mark = "noise",
     **overrides: Any,
 ) -> LoadedPolicy:
     """The policy of a checkpoint folder.
@@ -154,6 +184,7 @@ def load_policy(
         folder: written by `save_checkpoint`.
         inference: name of a planning mode in `config.json`, "chunk" or "rolling".
         schema: what the robot or environment offers; the checkpoint must fit it.
+        mark: how a source at a level above 0 is presented; anything but "noise" is to compare with.
         overrides: arguments of the planning mode, instead of the checkpoint's own.
 
     Raises:
@@ -177,7 +208,7 @@ def load_policy(
         raise CheckpointError(f"weights missing or broken: {path} ({error})") from error
     except RuntimeError as error:
         raise CheckpointError(f"weights of {path} do not fit config.json: {error}") from error
-    return LoadedPolicy(model, planning)
+    return LoadedPolicy(model, planning, mark=mark, novelty=description.novelty)
 
 
 def merge(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from policy.baselines.baseline import Baseline
 from policy.denoiser import Denoiser
 from policy.diffusion_forcing import DiffusionForcing
 from policy.normalizer import Normalizer
@@ -54,19 +55,22 @@ def _call(target: str, arguments: dict[str, Any]) -> Any:
 
 def build_model(
     config: Mapping[str, Any], *, schema: Schema, statistics: Mapping[str, FeatureStatistics]
-) -> DiffusionForcing:
+) -> DiffusionForcing | Baseline:
     """The untrained model that `config` describes, for features of `schema`.
 
     Args:
         config: keys `horizon`, `context`, `scaling`, `denoiser`, `method`, and `camera` where the
-            schema has cameras (one encoder of that description per camera).
+            schema has cameras (one encoder of that description per camera). With the key
+            `baseline`, a class of `policy.baselines` and its own arguments, no `denoiser` and
+            `method`.
         schema: observed features and the action.
         statistics: of every state and action feature, from the training episodes.
     """
-    known = {"horizon", "context", "scaling", "denoiser", "method", "camera"}
+    network = {"baseline"} if "baseline" in config else {"denoiser", "method"}
+    known = {"horizon", "context", "scaling", "camera"} | network
     if set(config) - known:
         raise ValueError(f"unknown model keys {sorted(set(config) - known)}; have {sorted(known)}")
-    if missing := {"horizon", "context", "denoiser"} - set(config):
+    if missing := {"horizon", "context", *network} - {"method"} - set(config):
         raise ValueError(f"the model's description lacks {sorted(missing)}")
     low_dim = schema.with_role("state", "action")
     if missing := {feature.name for feature in low_dim} - set(statistics):
@@ -75,13 +79,16 @@ def build_model(
         f.name: Normalizer(f, statistics[f.name], scaling=config.get("scaling", "range"))
         for f in low_dim
     }
-    cameras: dict[str, CameraEncoder] = {}
-    for feature in schema.with_role("camera"):
-        if not config.get("camera"):
-            raise ValueError(f"schema has camera {feature.name!r}; choose a model with a camera")
-        description = build(config["camera"])
-        height, width, _ = feature.shape
-        cameras[feature.name] = CameraEncoder(**description, image_size=(height, width))
+    cameras = build_cameras(config.get("camera"), schema=schema)
+    shared = {
+        "schema": schema,
+        "normalizers": normalizers,
+        "cameras": cameras,
+        "horizon": config["horizon"],
+        "context": config["context"],
+    }
+    if "baseline" in config:
+        return _build_baseline(config["baseline"], shared)
     sizes = [
         cameras[f.name].feature_size if f.role == "camera" else normalizers[f.name].normalized_size
         for f in schema.observed
@@ -90,12 +97,23 @@ def build_model(
     denoiser = Denoiser(
         source_sizes=[*sizes, action_size], action_size=action_size, **build(config["denoiser"])
     )
-    return DiffusionForcing(
-        schema=schema,
-        normalizers=normalizers,
-        cameras=cameras,
-        denoiser=denoiser,
-        horizon=config["horizon"],
-        context=config["context"],
-        **build(config.get("method", {})),
-    )
+    return DiffusionForcing(denoiser=denoiser, **shared, **build(config.get("method", {})))
+
+
+def _build_baseline(node: Mapping[str, Any], shared: dict[str, Any]) -> Baseline:
+    own = {key: value for key, value in node.items() if key != "_target_"}
+    model = _call(str(node.get("_target_")), {**build(own), **shared})
+    if not isinstance(model, Baseline):
+        raise ValueError(f"{node.get('_target_')} is no baseline; policy.baselines has some")
+    return model
+
+
+def build_cameras(config: Mapping[str, Any] | None, *, schema: Schema) -> dict[str, CameraEncoder]:
+    """One encoder as `config` describes it for every camera of the schema, by name."""
+    cameras: dict[str, CameraEncoder] = {}
+    for feature in schema.with_role("camera"):
+        if not config:
+            raise ValueError(f"schema has camera {feature.name!r}; choose a model with a camera")
+        height, width, _ = feature.shape
+        cameras[feature.name] = CameraEncoder(**build(config), image_size=(height, width))
+    return cameras

@@ -9,7 +9,7 @@ Positions are rotary by absolute control step (Su et al. 2021), so shifting the 
 nothing and an episode may run past the training length. The context never reads the plan: its keys
 and values serve every denoising call until the next observation.
 
-B batch, W context steps, S sources, N = W S context tokens, M plans per window, H horizon, D width.
+B batch, W context steps, S sources, N = W S context tokens (W if pooled), M plans per window, H horizon, D width.
 """
 
 from __future__ import annotations
@@ -146,10 +146,18 @@ class Context:
     Attributes:
         layers: per plan layer, rotated keys and values (B, heads, N, head_size).
         steps: (B or 1, N) absolute control step of each context token.
+        summary: (B, N', D) what the context stack made of the newest N' <= N tokens.
     """
 
     layers: list[tuple[Tensor, Tensor]]
     steps: Tensor
+    summary: Tensor
+
+    def present(self, steps: Tensor) -> Tensor:
+        """(B, D) the summary of the token of each plan's first control step, steps (B, 1)."""
+        known = self.steps[:, -self.summary.shape[1] :]
+        index = (known == steps).int().argmax(1)  # (B or 1,) or (B,)
+        return self.summary[torch.arange(len(self.summary), device=index.device), index]
 
 
 class Denoiser(nn.Module):
@@ -163,6 +171,9 @@ class Denoiser(nn.Module):
         memory: W, steps that a context token can look back, itself included.
         level_size: E.
         expansion: hidden size of the MLPs over D.
+        pooled: one token a control step, the sum of its sources, instead of one a source: a memory
+            of a whole episode for the price of one of few steps. Each source keeps its own level.
+        guessed_actions: where pooled, actions that `guess` tells from each step's token, 0 for none.
     """
 
     def __init__(
@@ -177,6 +188,8 @@ class Denoiser(nn.Module):
         plan_layers: int = 6,
         level_size: int = 32,
         expansion: int = 4,
+        pooled: bool = False,
+        guessed_actions: int = 0,
     ) -> None:
         super().__init__()
         if width % (2 * heads):
@@ -184,11 +197,21 @@ class Denoiser(nn.Module):
         sizes = {"width": width, "heads": heads, "level_size": level_size, "expansion": expansion}
         self.memory, self.source_sizes = memory, list(source_sizes)
         self.width, self.heads, self.head_size = width, heads, width // heads
+        self.pooled, self.tokens_per_step = pooled, 1 if pooled else len(source_sizes)
         self.inputs = nn.ModuleList(nn.Linear(size, width) for size in source_sizes)
         self.source = nn.Parameter(0.5 * torch.randn(len(source_sizes), width))
         self.context_level, self.plan_level = LevelEmbedding(level_size), LevelEmbedding(level_size)
+        if pooled:
+            self.pool_levels = nn.Linear(len(source_sizes) * level_size, level_size)
         self.context_blocks = nn.ModuleList(Block(**sizes) for _ in range(context_layers))
         self.plan_input = nn.Linear(action_size, width)
+        if pooled:  # the newest step's only token: straight to the plan, besides being attended to
+            self.present = nn.Sequential(
+                nn.Linear(width, expansion * width), nn.SiLU(), nn.Linear(expansion * width, width)
+            )
+        if guessed_actions and not pooled:
+            raise ValueError("guessed_actions need pooled: one token a control step")
+        self.guess = nn.Linear(width, guessed_actions * action_size) if guessed_actions else None
         self.plan_blocks = nn.ModuleList(Block(**sizes) for _ in range(plan_layers))
         self.read = nn.ModuleList(
             nn.Linear(width, 2 * width, bias=False) for _ in range(plan_layers)
@@ -204,12 +227,20 @@ class Denoiser(nn.Module):
         self.read_context = torch.compile(self.read_context, dynamic=False)  # type: ignore[method-assign]
 
     def context_tokens(self, sources: list[Tensor]) -> Tensor:
-        """S noised features (B, W, F_s) -> tokens (B, W S, D), step by step."""
+        """S noised features (B, W, F_s) -> tokens (B, N, D), step by step."""
         tokens = [
             linear(x) + embedding
             for linear, x, embedding in zip(self.inputs, sources, self.source, strict=True)
         ]
+        if self.pooled:
+            return torch.stack(tokens).sum(0)
         return rearrange(torch.stack(tokens, dim=2), "b w s d -> b (w s) d")
+
+    def _embed_levels(self, levels: Tensor) -> Tensor:
+        """(B, W, S) -> (B, N, E)."""
+        if self.pooled:
+            return self.pool_levels(self.context_level(levels).flatten(2))
+        return self.context_level(levels.flatten(1))
 
     def read_context(
         self,
@@ -224,18 +255,19 @@ class Denoiser(nn.Module):
 
         Args:
             tokens: (B, N, D) from `context_tokens`.
-            levels: (B, N).
-            steps: (1, N) absolute control steps.
+            levels: (B, W, S).
+            steps: (B or 1, W) absolute control steps.
             past: per context layer, keys and values of earlier tokens (B, heads, N', head_size).
-            past_steps: (1, N') their steps.
+            past_steps: (B or 1, N') the steps of those tokens.
 
         Returns:
             What the plan reads of the new tokens, and their own keys and values per context layer.
         """
+        steps = steps.repeat_interleave(self.tokens_per_step, dim=1)
         seen = steps if past_steps is None else torch.cat([past_steps, steps], dim=1)
-        distance = steps.unsqueeze(-1) - seen.unsqueeze(1)  # (1, N, N' + N)
+        distance = steps.unsqueeze(-1) - seen.unsqueeze(1)  # (B or 1, N, N' + N)
         mask = ((distance >= 0) & (distance < self.memory)).unsqueeze(1)
-        level, x, own = self.context_level(levels), tokens, []
+        level, x, own = self._embed_levels(levels), tokens, []
         angles = rotary_angles(steps, self.head_size)
         for i, block in enumerate(self.context_blocks):
             x, kv = block(x, level, angles, mask=mask, extra=past[i] if past else None)
@@ -245,7 +277,7 @@ class Denoiser(nn.Module):
         for read in self.read:
             key, value = (split_heads(part, self.heads) for part in read(x).chunk(2, dim=-1))
             layers.append((rotate(key, angles), value))
-        return Context(layers, steps), own
+        return Context(layers, steps, x), own
 
     def forward(self, plan: Tensor, levels: Tensor, steps: Tensor, context: Context) -> Tensor:
         """One call of the plan stack.
@@ -259,14 +291,15 @@ class Denoiser(nn.Module):
         Returns:
             (B, H, A) the network's output; what it means is the prediction type's business.
         """
+        now = self.present(context.present(steps[:, :1])) if self.pooled else None
         present = steps[:, :1].unsqueeze(-1)  # (B, 1, 1)
         seen = context.steps.unsqueeze(1)  # (B or 1, 1, N)
         visible = (seen <= present) & (seen > present - self.memory)
         if bool(visible.all()):
-            return self._run_plan(plan, levels, steps, context.layers, None)
+            return self._run_plan(plan, levels, steps, context.layers, None, now)
         own = torch.ones(len(plan), 1, plan.shape[1], dtype=torch.bool, device=plan.device)
         mask = torch.cat([visible.expand(len(plan), -1, -1), own], dim=-1).unsqueeze(1)
-        return self._run_plan(plan, levels, steps, context.layers, mask)
+        return self._run_plan(plan, levels, steps, context.layers, mask, now)
 
     def _run_plan(
         self,
@@ -275,10 +308,13 @@ class Denoiser(nn.Module):
         steps: Tensor,
         layers: list[tuple[Tensor, Tensor]],
         mask: Tensor | None,
+        now: Tensor | None,
     ) -> Tensor:
         level = self.plan_level(levels)
         angles = rotary_angles(steps, self.head_size)
         x = self.plan_input(plan)
+        if now is not None:
+            x = x + now.unsqueeze(1)
         for block, kv in zip(self.plan_blocks, layers, strict=True):
             x, _ = block(x, level, angles, mask=mask, extra=kv)
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)

@@ -9,7 +9,7 @@ B batch, W context steps, S sources, M plans per window, H horizon, A action siz
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange, repeat
@@ -26,9 +26,10 @@ from policy.noise_schedule import (
     to_clean,
 )
 from policy.normalizer import Normalizer
-from policy.observation_encoder import CameraEncoder
+from policy.observation_encoder import CameraEncoder, encode_observation
 from teleop_data.schema import Schema
 
+LONG_AGO = -1_000_000  # control step of a token that nobody may look at
 NOISE_BOUND = 6.0  # as the released code clips noise for robots
 
 
@@ -65,6 +66,15 @@ class DiffusionForcing(nn.Module):
         plan_drift: standard deviation, at unit scale, of a straight line added to half of the noisy
             plans but not to their targets, so that the network trusts the observation over a plan
             that has drifted. 0 turns it off.
+        guess_weight: weight of an auxiliary loss on the context stack alone, where the denoiser has
+            `guessed_actions`: the squared error of later actions guessed at every control step.
+            A plan is denoised at few steps of a window, a guess made at all; it is not used to act.
+        guess_stride: control steps between the guessed actions. Beyond the plan's horizon a guess
+            must come from what is seen and remembered: the last motion alone does not tell it.
+        starts_empty: before its first observation an episode has no context at all, rather than
+            tokens of pure noise: right for a memory as long as the episode.
+        full_sequence: one level for a whole window, context and plan alike, as full-sequence
+            diffusion has it (a baseline). Sampling noises the context along with the plan.
         clip: bound on clean estimates at sampling, at unit scale.
     """
 
@@ -84,6 +94,10 @@ class DiffusionForcing(nn.Module):
         context_rule: ContextRule | None = None,
         plans_per_window: int = 1,
         plan_drift: float = 0.0,
+        guess_weight: float = 1.0,
+        guess_stride: int = 1,
+        starts_empty: bool = False,
+        full_sequence: bool = False,
         clip: float | None = 1.2,
     ) -> None:
         super().__init__()
@@ -96,6 +110,8 @@ class DiffusionForcing(nn.Module):
         self.level_mixture = level_mixture or LevelMixture()
         self.context_rule = context_rule or ContextRule()
         self.plans_per_window, self.plan_drift, self.clip = plans_per_window, plan_drift, clip
+        self.guess_weight, self.guess_stride = guess_weight, guess_stride
+        self.starts_empty, self.full_sequence = starts_empty, full_sequence
         self.source_names = [f.name for f in schema.observed] + [schema.action.name]
 
     @property
@@ -107,15 +123,13 @@ class DiffusionForcing(nn.Module):
         self, observation: dict[str, Tensor], *, generator: Generator | None = None
     ) -> list[Tensor]:
         """Observed features (B, W, *shape) -> one (B, W, F_s) at unit scale per observed source."""
-        features = []
-        for feature in self.schema.observed:
-            values = observation[feature.name]
-            if feature.role == "camera":
-                features.append(self.cameras[feature.name](values, generator=generator))
-            else:
-                flat = values.flatten(2)
-                features.append(self.normalizers[feature.name].normalize(flat))  # type: ignore[operator]
-        return features
+        return encode_observation(
+            self.schema,
+            cameras=self.cameras,  # type: ignore[arg-type]
+            normalizers=self.normalizers,  # type: ignore[arg-type]
+            observation=observation,
+            generator=generator,
+        )
 
     def corrupt(self, features: list[Tensor], levels: Tensor, noise: list[Tensor]) -> list[Tensor]:
         """Each source (B, W, F_s) at its levels (B, W, S); pure noise keeps nothing of it."""
@@ -143,15 +157,50 @@ class DiffusionForcing(nn.Module):
         actions = self.action_normalizer.normalize(batch["action"])
         device, (batch_size, steps) = actions.device, batch["observation_is_padded"].shape
         features = [*self.encode(batch, generator=generator), actions[:, : self.context]]
-        levels = self.context_rule.draw(batch_size, steps, len(features), generator=generator).to(
-            device
-        )
+        one_level = self._window_level(batch_size, generator)
+        levels = self._context_levels(features, one_level, generator).to(device)
         levels = torch.where(self._is_unknown(batch), 1.0, levels)
         noise = [_noise(x.shape, generator, device) for x in features]
         tokens = self.denoiser.context_tokens(self.corrupt(features, levels, noise))
-        token_steps = torch.arange(steps, device=device).repeat_interleave(len(features))[None]
-        context, _ = self.denoiser.read_context(tokens, levels.flatten(1), token_steps)
-        return self._plan_loss(batch, actions, context, generator)
+        tick = torch.arange(steps, device=device)[None]
+        if self.starts_empty:
+            tick = torch.where(batch["observation_is_padded"], LONG_AGO, tick)
+        context, _ = self.denoiser.read_context(tokens, levels, tick)
+        terms = self._plan_loss(batch, actions, context, one_level, generator)
+        if self.denoiser.guess is None:
+            return terms
+        return replace(
+            terms, loss=terms.loss + self.guess_weight * self._guess_loss(batch, actions, context)
+        )
+
+    def _guess_loss(self, batch: dict[str, Tensor], actions: Tensor, context: Context) -> Tensor:
+        """Mean squared error of the actions guessed at every step inside its episode."""
+        assert self.denoiser.guess is not None
+        guess = rearrange(
+            self.denoiser.guess(context.summary), "b w (h a) -> b w h a", a=actions.shape[-1]
+        )
+        ahead = self.guess_stride * torch.arange(1, guess.shape[2] + 1)
+        rows = (torch.arange(self.context)[:, None] + ahead).clamp(max=actions.shape[1] - 1)
+        target = actions[:, rows.to(actions.device)]
+        inside = ~batch["observation_is_padded"]
+        error = (guess.float() - target).square().mean((-1, -2))
+        return (error * inside).sum() / inside.sum().clamp(min=1)
+
+    def _window_level(self, batch: int, generator: Generator) -> Tensor | None:
+        """(B, 1) the level of each whole window; None unless they have one."""
+        return self.level_mixture.draw_shared(batch, generator) if self.full_sequence else None
+
+    def _context_levels(
+        self, features: list[Tensor], one_level: Tensor | None, generator: Generator
+    ) -> Tensor:
+        """(B, W, S)."""
+        batch, steps, sources = *features[0].shape[:2], len(features)
+        if one_level is not None:
+            return one_level.unsqueeze(-1).expand(batch, steps, sources)
+        is_camera = torch.tensor([f.role == "camera" for f in self.schema.observed] + [False])
+        return self.context_rule.draw(
+            batch, steps, sources, is_camera=is_camera, generator=generator
+        )
 
     def _is_unknown(self, batch: dict[str, Tensor]) -> Tensor:
         """(B, W, S) tokens outside the episode: never seen, so pure noise."""
@@ -160,7 +209,12 @@ class DiffusionForcing(nn.Module):
         return torch.cat([observed.expand(-1, -1, len(self.source_names) - 1), executed], dim=-1)
 
     def _plan_loss(
-        self, batch: dict[str, Tensor], actions: Tensor, context: Context, generator: Generator
+        self,
+        batch: dict[str, Tensor],
+        actions: Tensor,
+        context: Context,
+        one_level: Tensor | None,
+        generator: Generator,
     ) -> LossTerms:
         batch_size, m, device = len(actions), self.plans_per_window, actions.device
         start = self._plan_starts(batch_size, m, generator).to(device)  # (B, M)
@@ -171,11 +225,22 @@ class DiffusionForcing(nn.Module):
             "b (m h) a -> (b m) h a",
             m=m,
         )
-        k = self.level_mixture.draw(batch_size * m, self.horizon, generator=generator).to(device)
+        if one_level is None:
+            k = self.level_mixture.draw(batch_size * m, self.horizon, generator=generator)
+        else:
+            k = one_level.repeat_interleave(m, dim=0).expand(-1, self.horizon)
+        k = k.to(device)
         noise = _noise(target.shape, generator, device)
         x = target + self._drift(target, generator)
         plan = add_noise(self.noise_schedule, x, noise, k)
-        shared = Context([_repeat_pairs(kv, m) for kv in context.layers], context.steps)
+        steps = (
+            context.steps if len(context.steps) == 1 else context.steps.repeat_interleave(m, dim=0)
+        )
+        shared = Context(
+            [_repeat_pairs(kv, m) for kv in context.layers],
+            steps,
+            context.summary.repeat_interleave(m, dim=0),
+        )
         estimate = self.clean_estimate(plan, k, rearrange(slots, "b m h -> (b m) h"), shared)
         error = (estimate - target).square().mean(-1)  # (B M, H)
         counted = self._starts_inside(batch, start) & (k > TINY_LEVEL)

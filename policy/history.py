@@ -9,6 +9,7 @@ B episodes in lock-step, S sources, W the denoiser's memory in control steps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +17,14 @@ from torch import Tensor
 from policy.denoiser import Context
 from policy.diffusion_forcing import DiffusionForcing
 
+Mark = Literal["noise", "flag", "zeros", "drop"]
+"""How a source at a level above 0 is presented to the network.
+
+noise   really noised to its level, as in training: the method
+flag    as it arrived, with its level told (to compare with)
+zeros   zeros for features, its level not told (to compare with)
+drop    zeros for features, its level told (to compare with)
+"""
 DrawNoise = Callable[[tuple[int, ...]], Tensor]  # (shape of one episode) -> (B, *shape)
 
 
@@ -26,9 +35,17 @@ class History:
     """
 
     def __init__(
-        self, model: DiffusionForcing, *, batch: int, draw_noise: DrawNoise, cached: bool = True
+        self,
+        model: DiffusionForcing,
+        *,
+        batch: int,
+        draw_noise: DrawNoise,
+        cached: bool = True,
+        mark: Mark = "noise",
     ) -> None:
-        self._model, self._batch, self._draw, self._cached = model, batch, draw_noise, cached
+        """Of `batch` episodes. See `Mark` for what becomes of a source at a level above 0."""
+        self._model, self._batch, self._draw = model, batch, draw_noise
+        self._cached, self._mark = cached and not model.full_sequence, mark
         self._sizes = model.denoiser.source_sizes  # F_s
         self._tokens: list[
             tuple[int, list[Tensor], Tensor]
@@ -36,8 +53,9 @@ class History:
         self._past: list[tuple[Tensor, Tensor]] | None = None
         self._steps: Tensor | None = None
         self._context: Context | None = None
-        for step in range(1 - model.denoiser.memory, 0):
-            self.append_unknown(step)
+        if not model.starts_empty:
+            for step in range(1 - model.denoiser.memory, 0):
+                self.append_unknown(step)
 
     @property
     def context(self) -> Context:
@@ -54,7 +72,7 @@ class History:
             self._past = [(key[rows], value[rows]) for key, value in self._past]
         if self._context is not None:
             layers = [(key[rows], value[rows]) for key, value in self._context.layers]
-            self._context = Context(layers, self._context.steps)
+            self._context = Context(layers, self._context.steps, self._context.summary[rows])
 
     def append_unknown(self, step: int, *, executed: Tensor | None = None) -> None:
         """A step without any observation; the action executed before it, (B, A), may be known."""
@@ -77,43 +95,69 @@ class History:
         last = executed if known else torch.zeros(self._batch, self._sizes[-1])
         levels = torch.cat([levels, torch.full((self._batch, 1), 0.0 if known else 1.0)], dim=1)
         clean = [*features, last.unsqueeze(1)]
-        noise = [self._draw((1, x.shape[-1])) for x in clean]
         levels = levels.unsqueeze(1)  # (B, 1, S)
-        noisy = self._model.corrupt(clean, levels, noise)
         if self._cached:
-            self._append_cached(step, noisy, levels)
+            self._append_cached(step, *self._marked(clean, levels))
         else:
-            self._append_uncached(step, noisy, levels)
+            self._append_uncached(step, clean, levels)
+
+    def _marked(self, clean: list[Tensor], levels: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Features as they reach the network, and the levels it is told."""
+        noise = [self._draw((x.shape[1], x.shape[-1])) for x in clean]
+        if self._mark == "noise":
+            return self._model.corrupt(clean, levels, noise), levels
+        observed = range(len(clean) - 1)  # the executed action is no matter of marks
+        seen = self._model.corrupt(clean, levels, noise)
+        for s in observed:
+            is_bad = levels[..., s : s + 1] > 0
+            seen[s] = clean[s] if self._mark == "flag" else torch.where(is_bad, 0.0, clean[s])
+        if self._mark == "zeros":
+            levels = torch.cat([torch.zeros_like(levels[..., :-1]), levels[..., -1:]], dim=-1)
+        return seen, levels
+
+    def context_at(self, level: float) -> Context:
+        """The context with all of its tokens at `level` or above, noised afresh."""
+        sources, levels, steps = self._all_tokens()
+        levels = levels.clamp(min=level)
+        noise = [self._draw((x.shape[1], x.shape[-1])) for x in sources]
+        tokens = self._model.denoiser.context_tokens(self._model.corrupt(sources, levels, noise))
+        return self._model.denoiser.read_context(tokens, levels, steps)[0]
 
     def _append_cached(self, step: int, noisy: list[Tensor], levels: Tensor) -> None:
         denoiser = self._model.denoiser
         tokens = denoiser.context_tokens(noisy)
-        steps = torch.full((1, len(noisy)), step)
         new, own = denoiser.read_context(
-            tokens, levels.flatten(1), steps, past=self._past, past_steps=self._steps
+            tokens, levels, torch.full((1, 1), step), past=self._past, past_steps=self._steps
         )
-        keep = denoiser.memory * len(noisy)
+        keep = denoiser.memory * denoiser.tokens_per_step
         if self._past is None or self._steps is None or self._context is None:
-            self._past, self._context, self._steps = own, new, steps
+            self._past, self._context, self._steps = own, new, new.steps
             return
         self._past = [_join(old, pair, keep) for old, pair in zip(self._past, own, strict=True)]
-        self._steps = torch.cat([self._steps, steps], dim=1)[:, -keep:]
+        self._steps = torch.cat([self._steps, new.steps], dim=1)[:, -keep:]
         layers = [
             _join(old, pair, keep)
             for old, pair in zip(self._context.layers, new.layers, strict=True)
         ]
-        self._context = Context(layers, self._steps)
+        self._context = Context(layers, self._steps, new.summary)
 
-    def _append_uncached(self, step: int, noisy: list[Tensor], levels: Tensor) -> None:
+    def _append_uncached(self, step: int, clean: list[Tensor], levels: Tensor) -> None:
+        marked = (clean, levels) if self._model.full_sequence else self._marked(clean, levels)
+        self._tokens.append((step, *marked))
+        if self._model.full_sequence:  # noised call by call, see `context_at`
+            self._tokens = self._tokens[-self._model.denoiser.memory :]
+            return
         denoiser = self._model.denoiser
-        self._tokens.append((step, noisy, levels))
-        sources = [
-            torch.cat(parts, dim=1) for parts in zip(*(t[1] for t in self._tokens), strict=True)
-        ]
-        all_levels = torch.cat([t[2] for t in self._tokens], dim=1)
-        steps = torch.tensor([t[0] for t in self._tokens]).repeat_interleave(len(noisy))[None]
+        sources, all_levels, steps = self._all_tokens()
         tokens = denoiser.context_tokens(sources)
-        self._context, _ = denoiser.read_context(tokens, all_levels.flatten(1), steps)
+        self._context, _ = denoiser.read_context(tokens, all_levels, steps)
+
+    def _all_tokens(self) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Per source (B, W, F_s), their levels (B, W, S) and steps (1, W)."""
+        columns = zip(*(sources for _, sources, _ in self._tokens), strict=True)
+        levels = torch.cat([levels for _, _, levels in self._tokens], dim=1)
+        steps = torch.tensor([step for step, _, _ in self._tokens])[None]
+        return [torch.cat(column, dim=1) for column in columns], levels, steps
 
 
 def _join(

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from policy.diffusion_forcing import DiffusionForcing
-from policy.history import History
+from policy.history import History, Mark
 from policy.interface import Plan, Request
 from policy.planning import Planning, PlanState, Tools
 from teleop_data.schema import Schema
@@ -48,11 +49,14 @@ class LockStep:
         *,
         seeds: Sequence[int],
         cached: bool = True,
+        mark: Mark = "noise",
     ) -> None:
         self._model, self._planning = model, planning
         self._noise = EpisodeNoise(seeds)
         with torch.inference_mode():
-            self._history = History(model, batch=len(seeds), draw_noise=self._noise, cached=cached)
+            self._history = History(
+                model, batch=len(seeds), draw_noise=self._noise, cached=cached, mark=mark
+            )
         self._plan: PlanState | None = None
         self._last_step = -1
 
@@ -131,8 +135,10 @@ class LockStep:
         clip = self._model.clip
 
         def denoise(x: Tensor, k: Tensor) -> Tensor:
-            steps = slots.expand(len(x), -1)
-            clean = self._model.clean_estimate(x, k, steps, self._history.context)
+            steps, history = slots.expand(len(x), -1), self._history
+            is_full = self._model.full_sequence
+            context = history.context_at(float(k.max())) if is_full else history.context
+            clean = self._model.clean_estimate(x, k, steps, context)
             return clean if clip is None else clean.clamp(-clip, clip)
 
         return denoise
@@ -144,12 +150,32 @@ def _action_before(step: int, now: int, actions: Tensor) -> Tensor | None:
     return actions[:, position] if 0 <= position < actions.shape[1] else None
 
 
+class RunningEpisodes(Protocol):
+    """Episodes of one policy that are advanced together, such as `LockStep`."""
+
+    def step(
+        self,
+        step: int,
+        *,
+        observation: Mapping[str, np.ndarray],
+        levels: np.ndarray,
+        executed: np.ndarray,
+        delay: int = 0,
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """See `LockStep.step`."""
+        ...
+
+    def keep(self, rows: list[int]) -> None:
+        """See `LockStep.keep`."""
+        ...
+
+
 class PolicySession:
     """One episode of a policy: `policy.interface.Session`."""
 
-    def __init__(self, model: DiffusionForcing, planning: Planning, *, seed: int) -> None:
-        self._schema = model.schema
-        self._episode = LockStep(model, planning, seeds=[seed])
+    def __init__(self, schema: Schema, episode: RunningEpisodes) -> None:
+        """The only one of `episode`, whose policy was trained on `schema`."""
+        self._schema, self._episode = schema, episode
 
     def step(self, request: Request) -> Plan:
         """Take in what happened, return the plan; see `policy.interface.Request`."""

@@ -51,7 +51,7 @@ class LevelMixture:
         draws = torch.stack(
             [
                 self._staircase(batch, horizon, generator),
-                self._shared(batch, generator).expand(batch, horizon),
+                self.draw_shared(batch, generator).expand(batch, horizon),
                 self._prefix(batch, horizon, generator),
                 torch.rand(batch, horizon, generator=generator),
             ],
@@ -64,7 +64,7 @@ class LevelMixture:
         inside = (levels > 0) & (levels < 1)
         return torch.where(inside, levels + noise, levels).clamp(0, 1)
 
-    def _shared(self, batch: int, generator: Generator) -> Tensor:
+    def draw_shared(self, batch: int, generator: Generator) -> Tensor:
         """(batch, 1) one level each, sometimes exactly 1."""
         level = torch.rand(batch, 1, generator=generator)
         is_pure = torch.rand(batch, 1, generator=generator) < self.pure_noise
@@ -75,7 +75,7 @@ class LevelMixture:
 
     def _prefix(self, batch: int, horizon: int, generator: Generator) -> Tensor:
         is_prefix = torch.arange(horizon) < self._committed(batch, generator)
-        return torch.where(is_prefix, 0.0, self._shared(batch, generator))
+        return torch.where(is_prefix, 0.0, self.draw_shared(batch, generator))
 
     def _staircase(self, batch: int, horizon: int, generator: Generator) -> Tensor:
         """The levels of `scheduling_matrix.Staircase` at a random phase, between two calls."""
@@ -119,8 +119,11 @@ class ContextRule:
         slight_level: upper end of "slightly noisy".
         mean_outage: mean length of an outage in control steps.
         missing_all: share of samples in which every source is out in the same stretch.
-        action_slight, action_missing: the same shares for the executed actions, which are noised
-            more often so that the policy does not merely continue them (copycat).
+        missing_cameras: share in which all cameras, and only they, are out in the same stretch.
+        action_slight, action_random, action_missing: the same shares for the executed actions, which
+            are noised more often so that the policy does not merely continue them (copycat).
+        one_level: every observed source of a step has the level that the first one drew, as in the paper's
+            robot experiment, where an observation has one level.
     """
 
     slight: float = 0.15
@@ -129,13 +132,27 @@ class ContextRule:
     slight_level: float = 0.1
     mean_outage: float = 5.0
     missing_all: float = 0.02
+    missing_cameras: float = 0.0
     action_slight: float = 0.2
+    action_random: float = 0.0
     action_missing: float = 0.2
+    one_level: bool = False
 
-    def draw(self, batch: int, context: int, sources: int, *, generator: Generator) -> Tensor:
-        """(batch, context, sources) levels; the last source is the executed action."""
+    def draw(
+        self,
+        batch: int,
+        context: int,
+        sources: int,
+        *,
+        generator: Generator,
+        is_camera: Tensor | None = None,
+    ) -> Tensor:
+        """(batch, context, sources) levels; the last source is the executed action.
+
+        `is_camera` (sources,) bool says which sources go out under `missing_cameras`.
+        """
         shares = torch.tensor([[self.slight, self.random, self.missing]]).repeat(sources, 1)
-        shares[-1] = torch.tensor([self.action_slight, 0.0, self.action_missing])
+        shares[-1] = torch.tensor([self.action_slight, self.action_random, self.action_missing])
         if (shares.sum(1) > 1).any():
             raise ValueError(f"slight + random + missing exceed 1: {shares.tolist()}")
         edges = shares.cumsum(1)  # (sources, 3)
@@ -148,7 +165,14 @@ class ContextRule:
         levels = torch.where(u < edges[:, 1], random, levels)
         levels = torch.where(u < edges[:, 0], slight, levels)
         is_all = torch.rand(batch, 1, 1, generator=generator) < self.missing_all
-        return torch.where(is_all, self._outage(batch, context, 1, generator), levels)
+        levels = torch.where(is_all, self._outage(batch, context, 1, generator), levels)
+        if self.missing_cameras > 0 and is_camera is not None:
+            is_blind = torch.rand(batch, 1, 1, generator=generator) < self.missing_cameras
+            dark = self._outage(batch, context, 1, generator)
+            levels = torch.where(is_blind & is_camera, dark, levels)
+        if self.one_level:
+            levels = torch.cat([levels[..., :1].expand(-1, -1, sources - 1), levels[..., -1:]], -1)
+        return levels
 
     def _outage(self, batch: int, context: int, sources: int, generator: Generator) -> Tensor:
         """(batch, context, sources) 1 inside one stretch, which may reach the present, else 0."""

@@ -9,12 +9,14 @@ B batch, W context steps, C H W image, F feature size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Generator, Tensor, nn
+
+from teleop_data.schema import Schema
 
 
 class SpatialSoftmax(nn.Module):
@@ -105,7 +107,12 @@ class CameraEncoder(nn.Module):
             window, central otherwise. None: no crop.
         pooling: "spatial_softmax" or "attention".
         feature_size: F.
+        is_frozen: the encoder was trained beforehand (`policy.pretraining`): it gets no gradient, and
+            each feature is centred and scaled by what it was over the training pictures.
     """
+
+    feature_mean: Tensor
+    feature_std: Tensor
 
     def __init__(
         self,
@@ -115,6 +122,7 @@ class CameraEncoder(nn.Module):
         crop: tuple[int, int] | None = None,
         pooling: str = "spatial_softmax",
         feature_size: int = 64,
+        is_frozen: bool = False,
     ) -> None:
         super().__init__()
         if crop and (crop[0] > image_size[0] or crop[1] > image_size[1]):
@@ -130,6 +138,11 @@ class CameraEncoder(nn.Module):
         else:
             raise ValueError(f"no pooling {pooling!r}; have: spatial_softmax, attention")
         self.project = nn.Linear(pooled, feature_size)
+        self.is_frozen = is_frozen
+        if is_frozen:
+            self.register_buffer("feature_mean", torch.zeros(feature_size))
+            self.register_buffer("feature_std", torch.ones(feature_size))
+            self.requires_grad_(False)
 
     def forward(self, images: Tensor, *, generator: Generator | None = None) -> Tensor:
         """(B, W, H, W', 3) uint8 -> (B, W, F). Crops at random if given a generator."""
@@ -137,9 +150,40 @@ class CameraEncoder(nn.Module):
         images = rearrange(images, "b t h w c -> b t c h w")
         if self.crop is not None:
             images = crop_windows(images, self.crop, generator=generator)
-        x = rearrange(images, "b t c h w -> (b t) c h w").float() / 127.5 - 1
-        features = self.project(self.pooling(self.backbone(x)))
-        return F.layer_norm(features, (self.feature_size,)).view(batch, steps, -1)
+        x = rearrange(images, "b t c h w -> (b t) c h w").contiguous().float() / 127.5 - 1
+        maps = self.backbone(x)
+        with torch.autocast(
+            maps.device.type, enabled=False
+        ):  # bfloat16 cannot say where to a pixel
+            features = self.project(self.pooling(maps.float()))
+            features = F.layer_norm(features, (self.feature_size,))
+        if self.is_frozen:
+            features = (features - self.feature_mean) / self.feature_std
+        return features.view(batch, steps, -1)
+
+
+def encode_observation(
+    schema: Schema,
+    *,
+    cameras: Mapping[str, nn.Module],
+    normalizers: Mapping[str, nn.Module],
+    observation: Mapping[str, Tensor],
+    generator: Generator | None = None,
+) -> list[Tensor]:
+    """Observed features (B, W, *shape) -> one (B, W, F_s) at unit scale per observed source.
+
+    A camera's entry holds its pictures, or (B, W, F) what a frozen encoder made of them before.
+    """
+    features = []
+    for feature in schema.observed:
+        values = observation[feature.name]
+        if feature.role != "camera":
+            features.append(normalizers[feature.name].normalize(values.flatten(2)))  # type: ignore[operator]
+        elif values.is_floating_point():
+            features.append(values)
+        else:
+            features.append(cameras[feature.name](values, generator=generator))
+    return features
 
 
 def crop_windows(images: Tensor, size: tuple[int, int], *, generator: Generator | None) -> Tensor:

@@ -19,9 +19,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from policy.checkpoint import ModelDescription
+from policy.frozen_encoder import encode_episodes, load_encoders
+from policy.novelty import fit_novelty
 from policy.training import TrainingSettings, train
 from teleop_data.dataset import WindowDataset
-from teleop_data.parts import Part, with_parts
+from teleop_data.parts import Episodes, Part, with_parts
 from teleop_data.replay_buffer import ReplayBuffer
 from teleop_data.statistics import buffer_statistics
 from teleop_data.windows import split_episodes
@@ -46,6 +48,10 @@ class DataConfig:
         parts: further features, each some entries of a stored one (see `teleop_data.parts`).
         validation_share: share of episodes held out.
         max_episodes: use only the first so many, None for all.
+        encoder: folder that forcing-pretrain wrote; its encoders are frozen, and their features are
+            kept in the store. None: encoders are trained with the policy.
+        whole_episodes: windows end at each episode's last step only. With a context as long as the
+            episodes each is one window, and plans begin anywhere in it.
     """
 
     path: str = MISSING
@@ -54,6 +60,8 @@ class DataConfig:
     parts: dict[str, PartConfig] = field(default_factory=dict)
     validation_share: float = 0.02
     max_episodes: int | None = None
+    encoder: str | None = None
+    whole_episodes: bool = False
 
 
 @dataclass
@@ -81,43 +89,65 @@ def main(config: TrainConfig) -> None:
 
 def run(config: TrainConfig, *, command: str) -> Path:
     """Open the data, describe the model, train; returns the checkpoint's folder."""
-    stored = ReplayBuffer.open(config.data.path)
-    parts = {
-        name: Part(feature=part.feature, entries=tuple(part.entries))
-        for name, part in config.data.parts.items()
-    }
-    buffer = with_parts(stored, parts)
-    schema = buffer.schema.select(config.data.features).with_angles(config.data.angles)
-    num_episodes = min(buffer.num_episodes, config.data.max_episodes or buffer.num_episodes)
+    episodes = opened_episodes(config.data)
+    schema = episodes.schema.select(config.data.features).with_angles(config.data.angles)
+    num_episodes = min(episodes.num_episodes, config.data.max_episodes or episodes.num_episodes)
     training, held_out = split_episodes(
         num_episodes, validation_share=config.data.validation_share, seed=config.training.seed
     )
     names = [feature.name for feature in schema.with_role("state", "action")]
+    model, initial, windows = config.model, None, episodes
+    if config.data.encoder is not None:
+        encoders = load_encoders(config.data.encoder, schema=schema)
+        model = {**model, "camera": encoders.camera}
+        initial = encoders.weights()
+        windows = encode_episodes(episodes, encoders, store=config.data.path)
     description = ModelDescription(
-        model=config.model,
+        model=model,
         planning=config.planning,
         schema=schema,
         task=config.task,
-        statistics=buffer_statistics(buffer, names=names, episodes=training),
+        statistics=buffer_statistics(episodes, names=names, episodes=training),
+        novelty=fit_novelty(
+            episodes, cameras=[f.name for f in schema.with_role("camera")], episodes=training
+        ),
     )
-    sizes = {"context": config.model["context"], "horizon": config.model["horizon"]}
     datasets = [
-        WindowDataset(buffer, schema=schema, episodes=episodes, **sizes) if len(episodes) else None
-        for episodes in (training, held_out)
+        WindowDataset(
+            windows,
+            schema=windows.schema.select(config.data.features),
+            episodes=part,
+            context=config.model["context"],
+            horizon=config.model["horizon"],
+            only_last=config.data.whole_episodes,
+        )
+        if len(part)
+        else None
+        for part in (training, held_out)
     ]
     assert datasets[0] is not None  # a split always leaves a training episode
     provenance = {
         "command": command,
         "version": version("lerobot_policy_diffusion_forcing"),
         "replay_buffer": Path(config.data.path).name,
+        "encoder": config.data.encoder and Path(config.data.encoder).name,
         "training_episodes": len(training),
         "held_out_episodes": held_out.tolist(),
         "settings": OmegaConf.to_container(OmegaConf.structured(config.training)),
     }
     return train(
-        description, datasets[0], datasets[1],
+        description, datasets[0], datasets[1], initial=initial,
         settings=config.training, output_dir=Path(config.output_dir), provenance=provenance,
     )  # fmt: skip
+
+
+def opened_episodes(config: DataConfig) -> Episodes:
+    """The replay buffer with its parts."""
+    parts = {
+        name: Part(feature=part.feature, entries=tuple(part.entries))
+        for name, part in config.parts.items()
+    }
+    return with_parts(ReplayBuffer.open(config.path), parts)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Accelerate carries the loop from one process to many.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from policy.baselines.baseline import Baseline
 from policy.checkpoint import ModelDescription, save_checkpoint
 from policy.diffusion_forcing import DiffusionForcing, LossTerms
 from policy.learning_curves import LearningCurves
@@ -101,10 +102,12 @@ def train(
     settings: TrainingSettings,
     output_dir: Path,
     provenance: dict,
+    initial: Mapping[str, Tensor] | None = None,
     stop_at: int | None = None,
 ) -> Path:
     """Train from scratch, or on from `output_dir/training_state` if it exists.
 
+    `initial` are weights that training begins with, by name; others are drawn from the seed.
     `stop_at` ends the run early, as if it had been cut off after that step's save.
 
     Returns:
@@ -114,7 +117,13 @@ def train(
         NonFiniteLossError: a loss or its gradient is not finite.
         ValueError: the saved state is broken or belongs to another model.
     """
-    run = _Run(description, settings=settings, output_dir=output_dir, provenance=provenance)
+    run = _Run(
+        description,
+        settings=settings,
+        output_dir=output_dir,
+        provenance=provenance,
+        initial=initial or {},
+    )
     last_step = min(settings.num_steps, stop_at or settings.num_steps)
     curves = LearningCurves(output_dir, first_step=run.first_step) if run.is_main else None
     bar = tqdm(
@@ -157,6 +166,7 @@ class _Run:
         settings: TrainingSettings,
         output_dir: Path,
         provenance: dict,
+        initial: Mapping[str, Tensor],
     ) -> None:
         self._description, self._settings = description, settings
         self._output_dir, self._provenance = output_dir, provenance
@@ -165,9 +175,10 @@ class _Run:
         self._accelerator = Accelerator(mixed_precision=settings.mixed_precision)
         torch.manual_seed(settings.seed)
         self._model = description.build()
+        self._model.load_state_dict({**self._model.state_dict(), **initial})
         self._average = AveragedModel(self._model, multi_avg_fn=averaging(settings.ema_decay))
         optimizer = torch.optim.AdamW(
-            self._model.parameters(),
+            [p for p in self._model.parameters() if p.requires_grad],
             lr=settings.learning_rate,
             betas=(0.9, settings.beta2),
             weight_decay=settings.weight_decay,
@@ -175,7 +186,7 @@ class _Run:
         state = self._model, self._average, optimizer
         self.first_step = load_training_state(output_dir / "training_state", *state)
         if settings.compile:
-            self._model.denoiser.compile_stacks()
+            compile_stacks(self._model)
         self._wrapped, self._optimizer = self._accelerator.prepare(self._model, optimizer)
         self._average.to(self._accelerator.device)
 
@@ -185,9 +196,9 @@ class _Run:
         return self._accelerator.is_main_process
 
     @property
-    def averaged_model(self) -> DiffusionForcing:
+    def averaged_model(self) -> DiffusionForcing | Baseline:
         """The EMA's model, which is validated and saved."""
-        return cast(DiffusionForcing, self._average.module)
+        return cast(DiffusionForcing | Baseline, self._average.module)
 
     def optimize(self, dataset: WindowDataset, step: int) -> tuple[LossTerms, Tensor]:
         """One optimizer step; its loss terms, and the gradient's norm before clipping."""
@@ -221,6 +232,13 @@ class _Run:
         )
 
 
+def compile_stacks(model: DiffusionForcing | Baseline) -> None:
+    """Compile the model's two stacks; ValueError for a baseline."""
+    if isinstance(model, Baseline):
+        raise ValueError("a baseline is not compiled; leave training.compile false")
+    model.denoiser.compile_stacks()
+
+
 def batch_of_step(
     dataset: WindowDataset, settings: TrainingSettings, step: int, accelerator: Accelerator
 ) -> Batch:
@@ -247,7 +265,9 @@ def refuse_non_finite(value: Tensor, name: str, *, step: int, batch: Batch) -> N
 
 
 @torch.no_grad()
-def validate(model: DiffusionForcing, dataset: WindowDataset, settings: TrainingSettings) -> float:
+def validate(
+    model: DiffusionForcing | Baseline, dataset: WindowDataset, settings: TrainingSettings
+) -> float:
     """Loss on up to 8 fixed batches of held-out episodes, always with the same noise."""
     size = min(settings.batch_size, len(dataset))
     device = next(model.parameters()).device

@@ -11,10 +11,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-
-from policy.diffusion_forcing import DiffusionForcing
 
 FILE = "state.safetensors"
 
@@ -22,7 +20,7 @@ FILE = "state.safetensors"
 def save_training_state(
     folder: Path,
     step: int,
-    model: DiffusionForcing,
+    model: nn.Module,
     ema: AveragedModel,
     optimizer: torch.optim.Optimizer,
 ) -> None:
@@ -41,7 +39,7 @@ def save_training_state(
 
 def load_training_state(
     folder: Path,
-    model: DiffusionForcing,
+    model: nn.Module,
     ema: AveragedModel,
     optimizer: torch.optim.Optimizer,
 ) -> int:

@@ -29,7 +29,8 @@ RESERVED_NAMES = ("action", "observation_is_padded", "action_is_padded", "episod
 
 
 class WindowDataset:
-    """Windows of the chosen episodes; index i is the i-th control step of those episodes.
+    """Windows of the chosen episodes; index i is the i-th control step of those episodes, or with
+    `only_last` the i-th episode.
 
     An item, with W context ticks and horizon H (a batch has a leading B):
         <observed feature>: (W, *shape)
@@ -48,6 +49,7 @@ class WindowDataset:
         horizon: int,
         camera_cache_bytes: int = 4 << 30,
         decoded_dir: str | Path | None = None,
+        only_last: bool = False,
     ) -> None:
         """Windows of `episodes` with the features of `schema` (a selection of the buffer's).
 
@@ -60,6 +62,7 @@ class WindowDataset:
             camera_cache_bytes: memory for decoded cameras.
             decoded_dir: folder for a scratch file of each camera that does not fit: as large as its
                 frames as bytes, gone with the dataset. None: such cameras are read from the store.
+            only_last: one window an episode, that of its last step, instead of one a step.
 
         Raises:
             KeyError: the schema names a feature that the buffer lacks.
@@ -90,6 +93,8 @@ class WindowDataset:
                 values = array[:]
                 check_finite(feature.name, values, episode_ends=self._ends, episodes=episodes)
                 self._arrays[feature.name] = values
+        if only_last:
+            self._rows, self._owners = self._ends[episodes] - 1, np.asarray(episodes)
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -37,8 +37,8 @@ def read(
     tokens = denoiser.context_tokens(features)
     if levels is None:
         levels = torch.zeros(2, TICKS, len(SIZES))
-    steps = first_step + torch.arange(TICKS).repeat_interleave(len(SIZES))[None]
-    return denoiser.read_context(tokens, levels.flatten(1), steps)[0]
+    steps = first_step + torch.arange(TICKS)[None]
+    return denoiser.read_context(tokens, levels, steps)[0]
 
 
 def plan_at(first: list[int]) -> tuple[Tensor, Tensor, Tensor]:

@@ -37,7 +37,7 @@ class Fixed:
 
     level: float
 
-    def draw(self, *shape: int, generator: Generator) -> Tensor:
+    def draw(self, *shape: int, generator: Generator, is_camera: Tensor | None = None) -> Tensor:
         return torch.full(shape, self.level)
 
 

@@ -1,0 +1,206 @@
+"""A memory of one pooled token a step, episodes that start empty, full sequences, and marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from policy.checkpoint import LoadedPolicy
+from policy.construction import build
+from policy.diffusion_forcing import DiffusionForcing
+from policy.history import History, Mark
+from policy.inference import EpisodeNoise
+from policy.interface import Policy
+from teleop_data.dataset import WindowDataset
+from tests.contracts.policy_contract import PolicyContract
+from tests.policy.tiny_models import (
+    CHUNK,
+    DENOISER,
+    FULL_SCHEMA,
+    HORIZON,
+    ROLLING,
+    SCHEMA,
+    batch_of,
+    described,
+    shake,
+    shaken_model,
+    write_store,
+)
+
+POOLED = {"denoiser": DENOISER | {"pooled": True}, "method": {"starts_empty": True}}
+FULL = {"denoiser": POOLED["denoiser"], "method": {"starts_empty": True, "full_sequence": True}}
+LENGTH = 8
+
+
+class TestPooledRolling(PolicyContract):
+    def make_policy(self) -> Policy:
+        return LoadedPolicy(shaken_model(FULL_SCHEMA, **POOLED), build(ROLLING))
+
+
+class TestFullSequence(PolicyContract):
+    def make_policy(self) -> Policy:
+        return LoadedPolicy(shaken_model(**FULL), build(CHUNK))
+
+
+def feed(past: History, step: int, *, level: float = 0.0, shift: float = 0.0) -> None:
+    generator = torch.Generator().manual_seed(step)
+    state = torch.randn(1, 1, 4, generator=generator) + shift
+    executed = torch.randn(1, 2, generator=generator)
+    past.append(step, features=[state], levels=torch.full((1, 1), level), executed=executed)
+
+
+def estimate(model: DiffusionForcing, past: History, step: int) -> Tensor:
+    plan = torch.randn(1, HORIZON, 2, generator=torch.Generator().manual_seed(99))
+    steps = (step + torch.arange(HORIZON))[None]
+    return model.clean_estimate(plan, torch.full((1, HORIZON), 0.5), steps, past.context)
+
+
+def history(model: DiffusionForcing, **options: Any) -> History:
+    return History(model, batch=1, draw_noise=EpisodeNoise([3]), **options)
+
+
+@torch.inference_mode()
+def test_cached_equals_uncached_from_the_first_step_on() -> None:
+    model = shaken_model(**POOLED)
+    cached, uncached = history(model), history(model, cached=False)
+    for step in range(12):
+        for past in (cached, uncached):
+            feed(past, step, level=1.0 if 4 <= step < 6 else 0.0)
+        torch.testing.assert_close(
+            estimate(model, cached, step), estimate(model, uncached, step), atol=2e-5, rtol=1e-4
+        )
+        assert cached.context.steps.shape == (1, min(step + 1, DENOISER["memory"]))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("source", "level"), [(0, 1.0), (1, 1.0), (0, 0.4)])
+def test_each_source_of_a_pooled_token_has_its_own_level(source: int, level: float) -> None:
+    denoiser = shaken_model(**POOLED).denoiser
+    tokens, steps = torch.zeros(1, 1, denoiser.width), torch.zeros(1, 1)
+    clean = torch.zeros(1, 1, 2)
+    noisy = clean.clone()
+    noisy[..., source] = level
+    other = noisy.flip(-1)
+    read = [denoiser.read_context(tokens, k, steps)[0].layers[0][1] for k in (clean, noisy, other)]
+    assert not torch.equal(read[0], read[1])
+    assert not torch.equal(read[1], read[2])
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> WindowDataset:
+    store = write_store(tmp_path / "store.zarr", num_episodes=3, length=LENGTH)
+    return WindowDataset(
+        store, schema=SCHEMA, episodes=[0, 2], context=LENGTH + 3, horizon=HORIZON, only_last=True
+    )  # fmt: skip
+
+
+def trained_model(tmp_path: Path, **model: Any) -> DiffusionForcing:
+    from teleop_data.replay_buffer import ReplayBuffer
+
+    sizes = {"context": LENGTH + 3, "horizon": HORIZON}
+    built = described(ReplayBuffer.open(tmp_path / "store.zarr"), **sizes, **model).build()
+    shake(built.denoiser)
+    return built
+
+
+def test_a_window_an_episode(dataset: WindowDataset) -> None:
+    assert len(dataset) == 2
+    batch = dataset.batch([0, 1])
+    assert batch["episode"].tolist() == [0, 2]
+    assert batch["observation_is_padded"].sum(1).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("model", [POOLED, {"method": {"starts_empty": True}}])
+def test_nothing_is_seen_of_what_lies_before_the_episode(
+    dataset: WindowDataset, tmp_path: Path, model: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the noise, unlike a memory that starts full of it."""
+    built = trained_model(tmp_path, **model)
+    seen = []
+    original = built.denoiser.read_context
+
+    def remember(tokens: Tensor, levels: Tensor, steps: Tensor) -> Any:
+        first = original(tokens, levels, steps)
+        changed = tokens.clone()
+        changed[:, : 3 * built.denoiser.tokens_per_step] += 1.0
+        seen.append((first[0], original(changed, levels, steps)[0]))
+        return first
+
+    monkeypatch.setattr(built.denoiser, "read_context", remember)
+    built.loss(batch_of(dataset, [0, 1]), generator=torch.Generator().manual_seed(0))
+    (context, other), own = seen[0], 3 * built.denoiser.tokens_per_step
+    for (key, value), (key2, value2) in zip(context.layers, other.layers, strict=True):
+        assert torch.equal(key[:, :, own:], key2[:, :, own:])
+        assert torch.equal(value[:, :, own:], value2[:, :, own:])
+        assert not torch.equal(value[:, :, :own], value2[:, :, :own])
+    plan, levels = torch.zeros(2, HORIZON, 2), torch.full((2, HORIZON), 0.5)
+    steps = torch.arange(5, 5 + HORIZON).expand(2, -1)
+    assert torch.equal(
+        built.denoiser(plan, levels, steps, context), built.denoiser(plan, levels, steps, other)
+    )
+
+
+def test_a_full_sequence_has_one_level_a_window(
+    dataset: WindowDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained_model(tmp_path, denoiser=POOLED["denoiser"], method=FULL["method"])
+    told = {}
+    corrupt, forward = model.corrupt, model.denoiser.forward
+
+    def see_context(features: list[Tensor], levels: Tensor, noise: list[Tensor]) -> list[Tensor]:
+        told["context"] = levels
+        return corrupt(features, levels, noise)
+
+    def see_plan(plan: Tensor, levels: Tensor, *rest: Any) -> Tensor:
+        told["plan"] = levels
+        return forward(plan, levels, *rest)
+
+    monkeypatch.setattr(model, "corrupt", see_context)
+    monkeypatch.setattr(model.denoiser, "forward", see_plan)
+    model.loss(batch_of(dataset, [0, 1]), generator=torch.Generator().manual_seed(1))
+    inside = told["context"][:, 4:]  # the first action of an episode was never executed
+    assert torch.equal(inside, told["plan"][:, :1, None].expand_as(inside))
+    assert torch.equal(told["plan"], told["plan"][:, :1].expand_as(told["plan"]))
+    assert told["plan"][0, 0] != told["plan"][1, 0]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("mark", "sees_source", "is_told"),
+    [("noise", False, True), ("flag", True, True), ("zeros", False, False), ("drop", False, True)],
+)
+def test_marks(mark: Mark, sees_source: bool, is_told: bool) -> None:
+    model = shaken_model(**POOLED)
+
+    def after(level: float, shift: float) -> Tensor:
+        past = history(model, mark=mark)
+        feed(past, 0)
+        feed(past, 1, level=level, shift=shift)
+        return estimate(model, past, 1)
+
+    assert torch.equal(after(1.0, 0.0), after(1.0, 5.0)) is not sees_source
+    zeroed = history(model)
+    feed(zeroed, 0)
+    generator = torch.Generator().manual_seed(1)
+    torch.randn(1, 1, 4, generator=generator)
+    zeroed.append(
+        1, features=[torch.zeros(1, 1, 4)], levels=torch.zeros(1, 1),
+        executed=torch.randn(1, 2, generator=generator),
+    )  # fmt: skip
+    if mark in ("zeros", "drop"):
+        assert torch.equal(after(1.0, 0.0), estimate(model, zeroed, 1)) is not is_told
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("mark", ["noise", "flag", "zeros", "drop"])
+def test_a_healthy_source_is_the_same_under_every_mark(mark: Mark) -> None:
+    model = shaken_model(**POOLED)
+    plain, marked = history(model), history(model, mark=mark)
+    for step in range(3):
+        feed(plain, step)
+        feed(marked, step)
+    assert torch.equal(estimate(model, plain, 2), estimate(model, marked, 2))
