@@ -35,6 +35,7 @@ from sim.arm.physics import HOME_M, ArmPhysics
 from sim.arm.table import PLATE_COLOR, add_fruit, add_plate
 from sim.arm.waypoints import (
     HOME,
+    OPEN_M,
     PICK,
     PLACE,
     Script,
@@ -57,6 +58,8 @@ from sim.tasks.swap_tally import (
 FRUITS = {"apple": (0.80, 0.10, 0.10), "orange": (0.95, 0.55, 0.05)}
 PLATES_M = np.array([[0.50, -0.20], [0.50, 0.0], [0.50, 0.20]])
 PLATE_RADIUS_M, FRUIT_RADIUS_M = 0.075, 0.03
+DETOUR_M = np.array([[0.42, -0.25, 0.14], [0.58, 0.25, 0.22]])  # corners of where detours lead
+DETOUR_STEPS = (2, 7)
 REST_HEIGHT_M = 0.93 * FRUIT_RADIUS_M
 SCATTER_M = 0.018  # of a fruit on its plate, either way
 ON_PLATE_M, AT_HOME_M = 0.06, 0.05
@@ -104,7 +107,12 @@ class Swap:
     oracle_size = 2 * len(PLATES_M) + NUM_MOVES + 1
 
     def __init__(
-        self, *, duration_s: float = 18.0, num_swaps: int = 1, apple_first: bool = False
+        self,
+        *,
+        duration_s: float = 18.0,
+        num_swaps: int = 1,
+        apple_first: bool = False,
+        detours: float = 0.0,
     ) -> None:
         """The task.
 
@@ -113,14 +121,18 @@ class Swap:
                 lasts exactly `num_swaps` periods.
             num_swaps: that are to be made one after the other.
             apple_first: demonstrators park the apple; else either fruit, at random.
+            detours: share of the ways to a fruit or a plate on which demonstrators first set out
+                for somewhere else, so that where the hand heads does not tell where it should go.
 
         Raises:
-            ValueError: `num_swaps` is less than 1.
+            ValueError: `num_swaps` is less than 1, or `detours` is no share.
         """
+        if not 0 <= detours <= 1:
+            raise ValueError(f"detours is {detours}, expected a share from 0 to 1")
         if num_swaps < 1:
             raise ValueError(f"num_swaps is {num_swaps}, expected at least 1")
         self.duration_s, self._period_s = num_swaps * duration_s, duration_s
-        self._num_swaps, self._apple_first = num_swaps, apple_first
+        self._num_swaps, self._apple_first, self._detours = num_swaps, apple_first, detours
         self.memory = Memory.of((0, 1))
 
     def build(self, scene: mujoco.MjSpec) -> None:
@@ -297,12 +309,25 @@ class Swap:
         names = list(FRUITS)
         for number, (fruit, plate) in enumerate(moves, start=1):
             label = f"move {number}: "
+            yield from self._detour(f"{label}reach", rng)
             yield from pick(world, names[fruit], rng=rng, label=label)
+            yield from self._detour(f"{label}carry", rng, opening=0.0)
             goal = on_plate(plate, rng)
             if self._num_swaps > 1 and is_far(world, goal):
                 yield from pass_over(world, goal, label=label)
             yield from place(world, names[fruit], position=goal, rng=rng, label=label)
             yield from go_home(label=label, rng=rng, tolerance_m=0.008)
+
+    def _detour(self, label: str, rng: np.random.Generator, *, opening: float = OPEN_M) -> Script:
+        """Sometimes a few control steps towards anywhere above the plates."""
+        if self._detours == 0 or rng.random() >= self._detours:
+            return
+        anywhere = np.array([*rng.uniform(*DETOUR_M[:, :2]), rng.uniform(*DETOUR_M[:, 2])])
+        steps = iter(range(int(rng.integers(*DETOUR_STEPS, endpoint=True))))
+        yield Waypoint(
+            label=label, position=at(anywhere), opening=opening, tolerance_m=np.inf,
+            until=lambda: next(steps, None) is None,
+        )  # fmt: skip
 
 
 def on_plate(plate: int, rng: np.random.Generator) -> np.ndarray:
