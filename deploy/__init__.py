@@ -7,12 +7,13 @@
 
 `wire` and `frames` say what travels. `policy_server` keeps the sockets, `inference_worker` the
 thread with the policy, `mailbox` the newest request between them, and `inference_session` one
-episode: `source_condition` turns a source that is missing, stale, frozen or covered into a noise
-level. On the robot's side `policy_client` stands in for the policy (as any `plan_source` may),
-`controller` decides one control step (newest plan from the `action_queue`, old plan continued, or
-hold), and `safety` has the last word. Two drivers share that controller: `control_loop` on a wall
-clock, behind a `start_gate` that waits for the first plan at rest, and `virtual_time` in process
-with an injected delay. `latency`, `control_statistics` and `episode` say what happened.
+episode: `source_condition` turns a source that is missing, stale, frozen, covered or strange into a
+noise level. On the robot's side `policy_client` stands in for the policy (as any `plan_source`
+may), `controller` decides one control step (newest plan from the `action_queue`, old plan
+continued, or hold), and `safety` has the last word. Two drivers share that controller:
+`control_loop` on a wall clock, behind a `start_gate` that waits for the first plan at rest, and
+`virtual_time` in process with an injected delay. `latency`, `control_statistics` and `episode` say
+what happened.
 
 `rollout` carries many episodes in lock-step for `evaluate`; `results` sums them up, `video` films
 them, `report` puts several evaluations side by side, and `demo` does everything once.

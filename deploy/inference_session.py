@@ -50,7 +50,12 @@ class InferenceSession:
         limits: ConditionLimits | None = None,
     ) -> None:
         self._policy, self._seed = policy, seed
-        self._condition = SourceCondition(policy.schema, limits=limits, flag=flag)
+        self._condition = SourceCondition(
+            policy.schema,
+            limits=limits,
+            flag=flag,
+            novelty=getattr(policy, "novelty", None),  # of one that knows its training pictures
+        )
         self.restart()
 
     @property

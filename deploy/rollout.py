@@ -17,7 +17,7 @@ import numpy as np
 
 from deploy.controller import Controller
 from deploy.episode import EpisodeResult, OnStep, StepRecord
-from deploy.source_condition import ConditionLimits, Sample, SourceCondition
+from deploy.source_condition import ConditionLimits, NoveltyDetector, Sample, SourceCondition
 from policy.checkpoint import LoadedPolicy
 from policy.inference import complete
 from policy.interface import Plan
@@ -28,6 +28,9 @@ from teleop_data.schema import Schema
 
 FlagMode = Literal["none", "oracle", "auto"]
 
+# capture times are exact here, and demonstrations have no picture that is a control step old
+VIRTUAL_LIMITS = ConditionLimits(max_age_steps=0.5)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
@@ -37,7 +40,7 @@ class Conditions:
         perturb: makes the perturbations of one episode; None = there are none.
         flag: how a bad source's noise level is set: "none" believes the picture, "oracle" knows the
             truth, "auto" lets `source_condition` find out, as the policy server does.
-        limits: of "auto".
+        limits: of "auto"; None = the usual ones, but a picture that is a step old is stale.
         delay: control steps until a plan can be used.
     """
 
@@ -51,15 +54,22 @@ class RunningEpisode:
     """One episode between two network calls."""
 
     def __init__(
-        self, environment: Environment, *, schema: Schema, seed: int, conditions: Conditions
+        self,
+        environment: Environment,
+        *,
+        schema: Schema,
+        seed: int,
+        conditions: Conditions,
+        novelty: NoveltyDetector | None = None,
     ) -> None:
-        """Reset `environment` with `seed`; `schema` is the policy's."""
+        """Reset `environment` with `seed`; `schema` and `novelty` are the policy's."""
         self.result = EpisodeResult(seed=seed)
         self._schema, self._flag = schema, conditions.flag
         perturbations = conditions.perturb() if conditions.perturb else ()
         self._environment = PerturbedEnvironment(environment, perturbations)
         flag = "auto" if conditions.flag == "auto" else "none"
-        self._condition = SourceCondition(schema, limits=conditions.limits, flag=flag)
+        limits = conditions.limits or VIRTUAL_LIMITS
+        self._condition = SourceCondition(schema, limits=limits, flag=flag, novelty=novelty)
         self._controller = Controller(environment.schema, delay=conditions.delay)
         self._environment.reset(seed)
         self._controller.start_episode(self._environment.sight.true)
@@ -151,7 +161,13 @@ def roll_out(
     for first in range(0, len(seeds), len(environments)):
         group = seeds[first : first + len(environments)]
         episodes = [
-            RunningEpisode(environment, schema=policy.schema, seed=seed, conditions=conditions)
+            RunningEpisode(
+                environment,
+                schema=policy.schema,
+                seed=seed,
+                conditions=conditions,
+                novelty=policy.novelty,
+            )
             for environment, seed in zip(environments, group, strict=False)
         ]
         run_lock_step(policy, episodes, delay=conditions.delay, on_step=on_step)

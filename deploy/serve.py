@@ -36,6 +36,7 @@ class ConditionConfig:
     num_frozen: int = 3
     min_contrast: float = 4.0
     min_motion: float = 1e-3
+    tolerance: float = 1.0
 
 
 @dataclass

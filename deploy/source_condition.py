@@ -4,6 +4,8 @@
     stale    its newest value is old     level 1
     frozen   a picture that stands still although the robot moved, or that is the same frame again
     covered  a picture without contrast
+    strange  a picture unlike those that the policy was trained on: level 0.5 if most of it is
+             like them, else 1
     healthy                              level 0
 
 Knows neither sockets nor policies; time is whatever the caller counts it in.
@@ -13,14 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from deploy.wire import Flag
 from teleop_data.schema import Feature, Schema
 
-Condition = Literal["healthy", "missing", "stale", "frozen", "covered"]
+Condition = Literal["healthy", "missing", "stale", "frozen", "covered", "strange"]
+
+
+class NoveltyDetector(Protocol):
+    """What a policy knows of the pictures it was trained on, see `policy.novelty`."""
+
+    def level(self, camera: str, picture: np.ndarray, /, *, tolerance: float) -> float:
+        """Noise level for `picture` (H, W, channels): 0 unless it is unlike any in training.
+
+        A greater `tolerance` than 1 believes more pictures.
+        """
+        ...
+
+    def longest_still(self, camera: str, /) -> int:
+        """Longest run of pictures, in training, that each equalled the one before."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,26 +62,32 @@ class ConditionLimits:
     Attributes:
         max_age_steps: older than this many control steps is stale. Above 2, since a camera that
             runs at the control rate is up to one step old, and its transport may cost another.
-        num_frozen: as many unchanged pictures in a row are frozen.
+        num_frozen: as many unchanged pictures in a row are frozen. Fewer are, among pictures
+            without frame numbers, if in training no run was as long.
         min_contrast: a picture whose grey values (0..255) deviate less than this from their mean,
             as a standard deviation in every channel, is covered.
         min_motion: a state entry that changed by more than this (in the state's unit) since the
             picture before means that the robot moved. A still picture is suspicious only then.
+        tolerance: of unusual pictures: scales what a policy's training makes the limit between
+            usual and strange; infinite believes all.
     """
 
     max_age_steps: float = 3.0
     num_frozen: int = 3
     min_contrast: float = 4.0
     min_motion: float = 1e-3
+    tolerance: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.max_age_steps > 0 and self.num_frozen > 0):
-            raise ValueError(f"max_age_steps and num_frozen must be positive, got {self}")
+        if not (self.max_age_steps > 0 and self.num_frozen > 0 and self.tolerance > 0):
+            raise ValueError(
+                f"max_age_steps, num_frozen and tolerance must be positive, got {self}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """What `assess` found: a condition and a noise level in {0, 1} for every observed feature."""
+    """What `assess` found: a condition and a noise level in [0, 1] for every observed feature."""
 
     conditions: dict[str, Condition]
     levels: dict[str, float]
@@ -91,13 +114,20 @@ class SourceCondition:
         schema: the policy's; its observed features are the sources.
         limits: when a source stops being believed.
         flag: "none" believes everything that exists, so only a missing source has level 1.
+        novelty: of the policy; None = no picture is strange. Asked only if the flag is "auto".
     """
 
     def __init__(
-        self, schema: Schema, *, limits: ConditionLimits | None = None, flag: Flag = "auto"
+        self,
+        schema: Schema,
+        *,
+        limits: ConditionLimits | None = None,
+        flag: Flag = "auto",
+        novelty: NoveltyDetector | None = None,
     ) -> None:
         self._schema, self._flag = schema, flag
         self._limits = limits or ConditionLimits()
+        self._novelty = novelty if flag == "auto" else None
         self._cameras = {f.name: _CameraMemory() for f in schema.with_role("camera")}
         self._state: dict[str, np.ndarray] = {}
 
@@ -108,18 +138,24 @@ class SourceCondition:
         """
         may_move = self._robot_moved(samples)
         conditions: dict[str, Condition] = {}
+        levels: dict[str, float] = {}
         for feature in self._schema.observed:
-            sample = samples.get(feature.name)
-            conditions[feature.name] = (
-                "missing" if sample is None else self._condition(feature, sample, now_s, may_move)
-            )
-        believed = {"healthy"} if self._flag == "auto" else set(conditions.values()) - {"missing"}
-        levels = {name: 0.0 if c in believed else 1.0 for name, c in conditions.items()}
+            name, sample = feature.name, samples.get(feature.name)
+            if sample is None:
+                conditions[name], levels[name] = "missing", 1.0
+                continue
+            condition = self._condition(feature, sample, now_s, may_move)
+            level = 0.0 if condition == "healthy" or self._flag == "none" else 1.0
+            if condition == "healthy" and feature.role == "camera":
+                level = self._novelty_level(name, sample.value)
+                condition = "strange" if level > 0 else "healthy"
+            conditions[name], levels[name] = condition, level
         return Assessment(conditions=conditions, levels=levels)
 
     def _condition(
         self, feature: Feature, sample: Sample, now_s: float, may_move: bool
     ) -> Condition:
+        """What is wrong, whatever the picture shows."""
         num_repeats = 0
         if feature.role == "camera":
             memory = self._cameras[feature.name]
@@ -128,9 +164,23 @@ class SourceCondition:
         age_s = 0.0 if sample.captured_s is None else now_s - sample.captured_s
         if age_s > self._limits.max_age_steps / self._schema.rate_hz:
             return "stale"
-        if feature.role == "camera" and contrast(sample.value) < self._limits.min_contrast:
+        if feature.role != "camera":
+            return "healthy"
+        if contrast(sample.value) < self._limits.min_contrast:
             return "covered"
-        return "frozen" if num_repeats >= self._limits.num_frozen else "healthy"
+        return "frozen" if num_repeats >= self._num_frozen(feature.name, sample) else "healthy"
+
+    def _num_frozen(self, camera: str, sample: Sample) -> int:
+        """Unchanged pictures that are too many. A frame number says that a frame came again, which
+        a slow camera's do; without one, an equal picture may be a new one, if training had any."""
+        if self._novelty is None or sample.sequence is not None:
+            return self._limits.num_frozen
+        return min(self._limits.num_frozen, self._novelty.longest_still(camera) + 1)
+
+    def _novelty_level(self, camera: str, picture: np.ndarray) -> float:
+        if self._novelty is None:
+            return 0.0
+        return self._novelty.level(camera, picture, tolerance=self._limits.tolerance)
 
     def _robot_moved(self, samples: Mapping[str, Sample]) -> bool:
         """Whether a state changed since last time; True where no state is there to tell."""

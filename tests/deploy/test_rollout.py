@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from deploy.episode import StepRecord
 from deploy.rollout import Conditions, roll_out
+from deploy.source_condition import ConditionLimits
 from deploy.virtual_time import run_episode
 from sim.perturbations.kinds import perturbation
 from sim.tasks.pick_place import SCHEMA, pick_place_environment
@@ -45,7 +48,7 @@ def levels(records: list[StepRecord], name: str = "top") -> list[float]:
     return [record.source_levels[name] for record in records]
 
 
-def outage(name: str, *, first: int = 4, length: int = 5, **options):
+def outage(name: str, *, first: int = 4, length: int | None = 5, **options):
     start = (first, first)
     return lambda: [perturbation(name, schema=SCHEMA, start=start, length=length, **options)]
 
@@ -126,13 +129,34 @@ def test_a_dropped_source_is_missing_even_where_everything_is_believed(policy):
 
 
 def test_auto_knows_a_late_frame_by_its_capture_time(policy):
-    late = Conditions(perturb=outage("late", first=5, length=None, delay=5), flag="auto")
+    late = Conditions(perturb=outage("late", first=5, length=None, delay=2), flag="auto")
     records = recorded(policy, seeds=[7], batch=1, conditions=late)[7]
-    # the last picture in time is held; it has come three times more when it is 3 steps old
-    assert levels(records) == [0.0] * 7 + [1.0] * 7
-    fresh = Conditions(perturb=outage("late", first=5, length=None, delay=2), flag="auto")
-    records = recorded(policy, seeds=[7], batch=1, conditions=fresh)[7]
+    assert levels(records) == [0.0] * 5 + [1.0] * 9
+    believed = replace(late, limits=ConditionLimits(max_age_steps=3))
+    records = recorded(policy, seeds=[7], batch=1, conditions=believed)[7]
     assert levels(records) == [0.0] * MAX_STEPS
+
+
+class Distrustful:
+    """A NoveltyDetector to which every picture is strange."""
+
+    def level(self, camera: str, picture: np.ndarray, /, *, tolerance: float) -> float:
+        return 0.5
+
+    def longest_still(self, camera: str, /) -> int:
+        return 0
+
+
+def test_the_policys_novelty_is_asked_in_lock_step_and_by_the_server(policy, monkeypatch):
+    monkeypatch.setattr(policy, "novelty", Distrustful())
+    assert levels(recorded(policy, seeds=[7], batch=1)[7]) == [0.5] * MAX_STEPS
+    believed = Conditions(flag="none")
+    records = recorded(policy, seeds=[7], batch=1, conditions=believed)[7]
+    assert levels(records) == [0.0] * MAX_STEPS
+    served: list[StepRecord] = []  # by the policy server's session
+    environment = pick_place_environment(max_steps=4)
+    run_episode(environment, policy, seed=7, on_step=served.append)
+    assert levels(served) == [0.5] * 4
 
 
 def test_a_lower_level_reaches_the_policy(policy):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from deploy.source_condition import ConditionLimits, Sample, SourceCondition, contrast
+from deploy.wire import Flag
 from tests.deploy.tiny_policy import planar_schema
 
 SCHEMA = planar_schema(rate_hz=10.0)
@@ -119,3 +120,71 @@ def test_flag_none_believes_whatever_exists():
 def test_impossible_limits_are_refused():
     with pytest.raises(ValueError, match="must be positive"):
         ConditionLimits(max_age_steps=0)
+
+
+class Reddish:
+    """A NoveltyDetector to which red is strange, and in whose training pictures came again once."""
+
+    def __init__(self) -> None:
+        self.num_asked = 0
+
+    def level(self, camera: str, picture: np.ndarray, /, *, tolerance: float) -> float:
+        assert camera == "front"
+        self.num_asked += 1
+        return 0.5 * bool(picture[0, 0, 0] == 255 and tolerance < 2)
+
+    def longest_still(self, camera: str, /) -> int:
+        return 1
+
+
+def red(seed: int) -> np.ndarray:
+    image = picture(seed)
+    image[0, 0, 0] = 255
+    return image
+
+
+def seen_by(novelty: Reddish | None, images, *, flag: Flag = "auto", sequences=None, **limits):
+    sources = SourceCondition(SCHEMA, limits=ConditionLimits(**limits), flag=flag, novelty=novelty)
+    found = []
+    for step, image in enumerate(images):
+        sequence = None if sequences is None else sequences[step]
+        sample = Sample(value=image, sequence=sequence)
+        told = sources.assess({"front": sample, "position": position(step)}, now_s=step / 10)
+        found.append(told.reasons.get("front", ""))
+    return found
+
+
+def test_a_picture_unlike_the_training_is_strange_in_its_first_step():
+    images = [picture(0), red(1), red(2), picture(3)]
+    assert seen_by(Reddish(), images) == ["", "strange", "strange", ""]
+    assert seen_by(Reddish(), images, tolerance=2.5) == [""] * 4
+    assert seen_by(None, images) == [""] * 4
+
+
+def test_the_level_of_a_strange_picture_is_the_detectors():
+    sources = SourceCondition(SCHEMA, novelty=Reddish())
+    told = sources.assess({"front": Sample(value=red(0)), "position": position(0)}, now_s=0.0)
+    assert told.levels == {"front": 0.5, "position": 0.0}
+
+
+def test_what_is_wrong_in_a_plainer_way_is_called_that():
+    black = np.zeros((32, 32, 3), np.uint8)
+    black[0, 0, 0] = 255
+    assert seen_by(Reddish(), [black, red(1)], min_contrast=9.0) == ["covered", "strange"]
+
+
+def test_pictures_that_stand_still_longer_than_in_training_are_frozen():
+    images = [picture(0)] * 4
+    assert seen_by(Reddish(), images) == ["", "", "frozen", "frozen"]
+    assert seen_by(None, images) == ["", "", "", "frozen"]
+    assert seen_by(Reddish(), images, num_frozen=1) == ["", "frozen", "frozen", "frozen"]
+
+
+def test_a_slow_camera_with_frame_numbers_has_the_usual_limit():
+    assert seen_by(Reddish(), [picture(0)] * 4, sequences=[7] * 4) == ["", "", "", "frozen"]
+
+
+def test_novelty_is_not_asked_where_everything_is_believed():
+    novelty = Reddish()
+    assert seen_by(novelty, [picture(0), red(1)], flag="none") == ["", ""]
+    assert novelty.num_asked == 0
