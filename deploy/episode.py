@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from deploy.control_statistics import ControlStatistics
 from deploy.controller import Decision
+from deploy.motion import Motion
 from policy.interface import Plan
 from teleop_data.environment import Observation, StepResult
 
@@ -52,6 +53,7 @@ class EpisodeResult:
         perturbations: what went wrong and when, see `PerturbedEnvironment.facts`.
         facts: what else the environment tells about the episode, see `Labelled.facts`.
         statistics: of the controller.
+        motion: of the hand; None where the environment has no state to judge it by.
     """
 
     seed: int
@@ -63,11 +65,21 @@ class EpisodeResult:
     perturbations: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     statistics: ControlStatistics = field(default_factory=ControlStatistics)
+    motion: Motion | None = None
 
     @property
     def is_success(self) -> bool:
         """Whether the goal was reached at any step."""
         return self.success_step is not None
+
+    @property
+    def done_step(self) -> int | None:
+        """Control step that finished the task, None if none did.
+
+        Earlier than `success_step` where success is judged at the end only and the environment
+        tells the fact `done_step`.
+        """
+        return self.facts.get("done_step", self.success_step)
 
     @property
     def is_perturbed(self) -> bool:
@@ -98,5 +110,6 @@ class EpisodeResult:
             "success_step": self.success_step,
             "perturbations": self.perturbations,
             "facts": self.facts,
+            "motion": None if self.motion is None else self.motion.to_json(),
             "statistics": self.statistics.to_json(),
         }

@@ -43,6 +43,15 @@ class Inference(Enum):
     rolling = "rolling"
 
 
+class Marking(Enum):
+    """How a flagged source is presented to the network, see `policy.history.Mark`."""
+
+    noise = "noise"
+    flag = "flag"
+    zeros = "zeros"
+    drop = "drop"
+
+
 class Flagging(Enum):
     """Who tells the policy that a source is bad."""
 
@@ -63,6 +72,7 @@ class EvaluateConfig:
         num_episodes, first_seed: episodes have the seeds first_seed, first_seed + 1, ...
         perturbation: a condition of sim/configs/perturbation, each part of which can be overridden.
         flag: none believes a bad source, oracle knows, auto finds out as the policy server does.
+        mark: what becomes of a flagged source; anything but noise is to compare with.
         delay: control steps until a plan can be used.
         batch_size: episodes carried together.
         num_videos: episodes filmed.
@@ -73,11 +83,12 @@ class EvaluateConfig:
     checkpoint: str = MISSING
     inference: Inference = Inference.rolling
     planning: dict[str, Any] = field(default_factory=dict)
-    task: str = ""
+    task: Any = ""  # a name; the command line gives the node of that name
     num_episodes: int = 100
     first_seed: int = 100_000
     perturbation: PerturbationConfig = field(default_factory=PerturbationConfig)
     flag: Flagging = Flagging.auto
+    mark: Marking = Marking.noise
     delay: int = 0
     batch_size: int = 50
     num_videos: int = 2
@@ -92,6 +103,8 @@ ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
 def main(config: EvaluateConfig) -> None:
     """Evaluate as the config says; exits with a message if it cannot."""
     plain = cast(EvaluateConfig, OmegaConf.to_object(config))  # type: ignore[arg-type]
+    if isinstance(plain.task, dict):
+        plain.task = plain.task["name"]
     try:
         results = evaluate(plain, command=shlex.join(["forcing-evaluate", *sys.argv[1:]]))
     except (KeyError, ValueError) as error:
@@ -113,7 +126,12 @@ def evaluate(config: EvaluateConfig, *, command: str) -> dict[str, Any]:
         )
     torch.set_num_threads(config.num_threads)
     began_s = time.monotonic()
-    policy = load_policy(config.checkpoint, inference=config.inference.value, **config.planning)
+    policy = load_policy(
+        config.checkpoint,
+        inference=config.inference.value,
+        mark=config.mark.value,
+        **config.planning,
+    )
     task = config.task or read_description(config.checkpoint).task
     make = environment_maker(task)
     environments = [make() for _ in range(min(config.batch_size, config.num_episodes))]
@@ -140,6 +158,7 @@ def evaluate(config: EvaluateConfig, *, command: str) -> dict[str, Any]:
         "perturbation": config.perturbation.label,
         "outage": terms[0] if terms else None,
         "flag": config.flag.value,
+        "mark": config.mark.value,
         "delay": config.delay,
         **summarize_episodes(episodes, rate_hz=policy.schema.rate_hz),
         "wall_time_s": time.monotonic() - began_s,

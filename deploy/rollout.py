@@ -17,6 +17,7 @@ import numpy as np
 
 from deploy.controller import Controller
 from deploy.episode import EpisodeResult, OnStep, StepRecord
+from deploy.motion import STATE, has_hand, motion_of
 from deploy.source_condition import ConditionLimits, NoveltyDetector, Sample, SourceCondition
 from policy.checkpoint import LoadedPolicy
 from policy.inference import complete
@@ -77,6 +78,8 @@ class RunningEpisode:
         self._arrived: Observation = {}
         self._levels: dict[str, float] = {}
         self._pending: list[tuple[int, Plan]] = []
+        self._states: list[np.ndarray] = []  # true ones of the hand, if the world tells them
+        self._add_state()
 
     def perceive(self, step: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """What the policy is told at `step`: observation, levels (S,), executed actions (n, A).
@@ -117,6 +120,7 @@ class RunningEpisode:
         if decision.action is None:
             raise RuntimeError(f"step {step}: no slot of the first plan may be executed")
         outcome = self._environment.step(decision.action)
+        self._add_state()
         if on_step is not None:
             on_step(
                 StepRecord(
@@ -133,7 +137,18 @@ class RunningEpisode:
             facts = self._environment.facts()
             self.result.perturbations = facts.pop("perturbations")
             self.result.facts = facts
+            if self._states:
+                self.result.motion = motion_of(
+                    np.stack(self._states),
+                    rate_hz=self._schema.rate_hz,
+                    done_step=self.result.done_step,
+                )
         return is_over
+
+    def _add_state(self) -> None:
+        """Remember where the hand is, whatever arrives of it."""
+        if has_hand(self._environment.schema):
+            self._states.append(self._environment.sight.true[STATE])
 
 
 def roll_out(
