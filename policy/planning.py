@@ -111,12 +111,27 @@ def whole_plan(
     )
 
 
+def cooled(tools: Tools, temperature: float) -> Tools:
+    """`tools` whose fresh noise is scaled by `temperature`: below 1, plans near the likeliest."""
+    if temperature == 1.0:
+        return tools
+    draw = tools.draw
+    return replace(tools, draw=lambda slots: temperature * draw(slots))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChunkPlanning:
-    """A whole plan every `execution_horizon` steps, from `num_calls` network calls at once."""
+    """A whole plan every `execution_horizon` steps, from `num_calls` network calls at once.
+
+    Attributes:
+        num_calls: network calls of a plan.
+        execution_horizon: control steps until the next plan.
+        temperature: of the noise that a plan begins with, see `cooled`.
+    """
 
     num_calls: int = 8
     execution_horizon: int = 8
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.num_calls, self.execution_horizon) < 1:
@@ -126,6 +141,7 @@ class ChunkPlanning:
         self, plan: PlanState | None, *, step: int, delay: int, tools: Tools
     ) -> tuple[PlanState, int]:
         """A new chunk if one is due, else the old one shifted."""
+        tools = cooled(tools, self.temperature)
         if self.execution_horizon + delay > tools.horizon:
             raise ValueError(
                 f"execution_horizon {self.execution_horizon} plus delay {delay} exceed the "
@@ -151,12 +167,14 @@ class RollingPlanning:
         cold_calls: calls of the first plan.
         second_order: use the slots' earlier clean estimates, DPM-Solver++(2M).
         eta: stochasticity of the steps, 0 deterministic.
+        temperature: of the noise that a slot begins with, see `cooled`.
     """
 
     staircase: Staircase = field(default_factory=lambda: Staircase(ramp=8))
     cold_calls: int = 8
     second_order: bool = False
     eta: float = 0.0
+    temperature: float = 1.0
 
     def advance(
         self, plan: PlanState | None, *, step: int, delay: int, tools: Tools
@@ -166,6 +184,7 @@ class RollingPlanning:
         A delay that has grown since the last call may ask for a slot that is not decided yet; then
         the network is called at once.
         """
+        tools = cooled(tools, self.temperature)
         if delay >= tools.horizon:
             raise ValueError(
                 f"delay {delay} leaves nothing to plan of a horizon of {tools.horizon} slots; it "
