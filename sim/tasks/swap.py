@@ -64,7 +64,7 @@ REST_HEIGHT_M = 0.93 * FRUIT_RADIUS_M
 SCATTER_M = 0.018  # of a fruit on its plate, either way
 ON_PLATE_M, AT_HOME_M = 0.06, 0.05
 LIFTED_M = 0.03  # a fruit this far above its rest is being moved
-REST_S = 1.0  # at home for so long: a swap is over; between moves it is 0.7 s at most
+REST_S = 1.0  # at home for so long: a swap is over; between moves it is 0.8 s at most
 
 
 @dataclass(frozen=True)
