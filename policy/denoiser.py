@@ -9,7 +9,8 @@ Positions are rotary by absolute control step (Su et al. 2021), so shifting the 
 nothing and an episode may run past the training length. The context never reads the plan: its keys
 and values serve every denoising call until the next observation.
 
-B batch, W context steps, S sources, N = W S context tokens (W if pooled), M plans per window, H horizon, D width.
+B batch, W context steps, S sources, N = W S context tokens (W if pooled), M plans per window,
+H horizon, D width.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ class Denoiser(nn.Module):
         expansion: hidden size of the MLPs over D.
         pooled: one token a control step, the sum of its sources, instead of one a source: a memory
             of a whole episode for the price of one of few steps. Each source keeps its own level.
-        guessed_actions: where pooled, actions that `guess` tells from each step's token, 0 for none.
+        guessed_actions: where pooled, actions that `guess` tells from a step's token; 0 for none.
     """
 
     def __init__(

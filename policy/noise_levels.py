@@ -120,10 +120,10 @@ class ContextRule:
         mean_outage: mean length of an outage in control steps.
         missing_all: share of samples in which every source is out in the same stretch.
         missing_cameras: share in which all cameras, and only they, are out in the same stretch.
-        action_slight, action_random, action_missing: the same shares for the executed actions, which
-            are noised more often so that the policy does not merely continue them (copycat).
-        one_level: every observed source of a step has the level that the first one drew, as in the paper's
-            robot experiment, where an observation has one level.
+        action_slight, action_random, action_missing: the same shares for the executed actions,
+            which are noised more often so that the policy does not merely continue them (copycat).
+        one_level: every observed source of a step has the level that the first one drew, as in the
+            paper's robot experiment, where an observation has one level.
     """
 
     slight: float = 0.15

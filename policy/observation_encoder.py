@@ -107,8 +107,8 @@ class CameraEncoder(nn.Module):
             window, central otherwise. None: no crop.
         pooling: "spatial_softmax" or "attention".
         feature_size: F.
-        is_frozen: the encoder was trained beforehand (`policy.pretraining`): it gets no gradient, and
-            each feature is centred and scaled by what it was over the training pictures.
+        is_frozen: the encoder was trained beforehand (`policy.pretraining`): it gets no gradient,
+            and each feature is centred and scaled by what it was over the training pictures.
     """
 
     feature_mean: Tensor

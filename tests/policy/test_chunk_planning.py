@@ -72,3 +72,17 @@ def test_shift() -> None:
     assert (shift(plan, 50, world.draw).levels == 1).all()
     with pytest.raises(ValueError, match="from step 3 cannot go back to step 2"):
         shift(plan, 2, world.draw)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+def test_colder_noise_is_smaller_noise(temperature: float) -> None:
+    def keep(step: int, x: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return x
+
+    warm = World(ChunkPlanning(num_calls=1, execution_horizon=6), horizon=16, denoise=keep)
+    cold = World(
+        ChunkPlanning(num_calls=1, execution_horizon=6, temperature=temperature),
+        horizon=16,
+        denoise=keep,
+    )
+    torch.testing.assert_close(cold.ask(0).x, temperature * warm.ask(0).x)

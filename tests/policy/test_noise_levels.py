@@ -185,6 +185,28 @@ def test_all_sources_may_be_out_together() -> None:
     assert 0.1 < levels.mean() < 0.9
 
 
+def test_cameras_may_be_out_together_and_nothing_else() -> None:
+    is_camera = torch.tensor([True, True, False, False])
+    rule = context(missing_cameras=1)
+    levels = rule.draw(500, 8, 4, generator=generator(), is_camera=is_camera)
+    assert torch.equal(levels[..., 0], levels[..., 1])
+    assert 0.1 < levels[..., 0].mean() < 0.9
+    assert (levels[..., 2:] == 0).all()
+
+
+def test_the_executed_action_may_have_random_levels() -> None:
+    levels = context(action_random=1).draw(500, 8, 3, generator=generator())
+    assert (levels[..., :2] == 0).all()
+    assert levels[..., 2].mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_one_level_for_all_observed_sources() -> None:
+    rule = ContextRule(random=0.5, one_level=True)
+    levels = rule.draw(500, 8, 4, generator=generator())
+    assert torch.equal(levels[..., :1].expand(-1, -1, 3), levels[..., :3])
+    assert not torch.equal(levels[..., 3], levels[..., 0])
+
+
 def test_shares_above_one_are_refused() -> None:
     with pytest.raises(ValueError, match="exceed 1"):
         context(slight=0.6, missing=0.5).draw(2, 4, 2, generator=generator())

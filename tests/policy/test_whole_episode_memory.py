@@ -204,3 +204,36 @@ def test_a_healthy_source_is_the_same_under_every_mark(mark: Mark) -> None:
         feed(plain, step)
         feed(marked, step)
     assert torch.equal(estimate(model, plain, 2), estimate(model, marked, 2))
+
+
+def test_guesses_are_of_actions_that_many_steps_ahead(
+    dataset: WindowDataset, tmp_path: Path
+) -> None:
+    denoiser = POOLED["denoiser"] | {"guessed_actions": 2}
+    method = {"starts_empty": True, "guess_stride": 3}
+    model = trained_model(tmp_path, denoiser=denoiser, method=method)
+    batch = batch_of(dataset, [0, 1])
+    actions = model.action_normalizer.normalize(batch["action"])
+    ticks = torch.arange(model.context)
+    last = actions.shape[1] - 1
+    told = [actions[:, (ticks + ahead).clamp(max=last)] for ahead in (3, 6)]
+    perfect = torch.cat(told, dim=-1)  # action j + 1 is executed at tick j: 3 ahead of tick j - 1
+
+    class Perfect(torch.nn.Module):
+        def forward(self, summary: Tensor) -> Tensor:
+            return perfect
+
+    def loss_of(guess: torch.nn.Module, weight: float) -> Tensor:
+        model.denoiser.guess, model.guess_weight = guess, weight
+        with torch.no_grad():
+            return model.loss(batch, generator=torch.Generator().manual_seed(0)).loss
+
+    trained = model.denoiser.guess
+    assert isinstance(trained, torch.nn.Linear)
+    assert torch.equal(loss_of(Perfect(), 1.0), loss_of(Perfect(), 0.0))
+    assert loss_of(trained, 1.0) > loss_of(trained, 0.0)
+
+
+def test_guesses_need_one_token_a_step() -> None:
+    with pytest.raises(ValueError, match="guessed_actions need pooled"):
+        shaken_model(denoiser=DENOISER | {"guessed_actions": 2})

@@ -133,3 +133,26 @@ def test_the_expert_succeeds_runs_through_its_sub_goals_in_order_and_never_stall
         in_order = [name for name, _ in groupby(pursued)]
         assert in_order == names, f"seed {seed}: a way-point was tried again or left out"
         assert 110 <= pursued.index("done") <= 170
+
+
+def test_detours_lead_elsewhere_first_and_still_succeed() -> None:
+    straight = ArmEnvironment(Swap(apple_first=True), features=("state",))
+    curious = ArmEnvironment(Swap(apple_first=True, detours=1.0), features=("state",))
+    lengths = []
+    for environment in (straight, curious):
+        expert = ScriptedHand(environment)
+        observation = environment.reset(4)
+        expert.reset(4)
+        path, succeeded = [], False
+        for _ in range(environment.max_steps):
+            outcome = environment.step(expert.act(observation))
+            observation, succeeded = outcome.observation, outcome.success
+            path.append(environment.physics.tcp_position)
+        assert succeeded
+        lengths.append(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
+    assert lengths[1] > 1.1 * lengths[0]
+
+
+def test_detours_must_be_a_share() -> None:
+    with pytest.raises(ValueError, match=r"detours is 1\.5, expected a share from 0 to 1"):
+        Swap(detours=1.5)
