@@ -10,12 +10,14 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
        color: #282c34; background: #fafaf8 }}
-table {{ border-collapse: collapse; margin: 1rem 0; font-size: .9rem }}
+table {{ border-collapse: collapse; margin: 1rem 0; font-size: .9rem; display: block;
+        overflow-x: auto }}
 th, td {{ padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #d6d8dc }}
 img, video {{ max-width: 100%; display: block; margin: .5rem 0 }}
 pre {{ overflow-x: auto; background: #eeeff1; padding: .8rem; font-size: .8rem }}
@@ -27,13 +29,18 @@ MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".mp4": "video/mp4"}
 LINK = re.compile(r"^(!?)\[(?P<words>[^\]]*)\]\((?P<file>[^)]+)\)$")
 
 
-def to_html(lines: Sequence[str], *, folder: Path, title: str) -> str:
-    """The page; files that the lines link to are read from `folder` and put inside."""
-    body = "\n".join(_elements(lines, folder))
+def to_html(
+    lines: Sequence[str], *, folder: Path, title: str, has_films_inside: bool = True
+) -> str:
+    """The page; files that the lines link to are read from `folder` and put inside.
+
+    Without `has_films_inside` films are left where they are, beside the page, and linked to.
+    """
+    body = "\n".join(_elements(lines, folder, has_films_inside=has_films_inside))
     return PAGE.format(title=html.escape(title), body=body)
 
 
-def _elements(lines: Sequence[str], folder: Path) -> Iterator[str]:
+def _elements(lines: Sequence[str], folder: Path, *, has_films_inside: bool) -> Iterator[str]:
     rest = list(lines)
     while rest:
         line = rest[0]
@@ -57,7 +64,9 @@ def _elements(lines: Sequence[str], folder: Path) -> Iterator[str]:
         elif line.startswith("#"):
             marks, words = line.split(" ", 1)
             yield f"<h{len(marks)}>{html.escape(words)}</h{len(marks)}>"
-        elif match := LINK.match(line):
+        elif (match := LINK.match(line)) and not match[1] and not has_films_inside:
+            yield f'<p><a href="{quote(match["file"])}">{html.escape(match["words"])}</a></p>'
+        elif match:
             yield _media(folder / match["file"], words=match["words"])
         elif line:
             yield f"<p>{html.escape(line)}</p>"

@@ -40,6 +40,13 @@ def test_each_cell_once_in_order_of_priority_with_the_most_episodes(plan: Experi
     ]
 
 
+def test_it_has_the_most_episodes_whichever_group_comes_first(plan: ExperimentPlan):
+    plan.groups.reverse()
+    cells = {cell.folder: (cell.num_episodes, cell.num_videos) for cell in expand(plan)}
+    assert list(cells)[0] == "blind/black_now-anytime-oracle"
+    assert cells["ours/none-anytime-none"] == (3, 1)
+
+
 def test_automatic_flags_are_a_cell_of_their_own_in_a_healthy_world(plan: ExperimentPlan):
     """They may be false alarms."""
     plan.groups[0].flags = [Flagging.none, Flagging.oracle, Flagging.auto]

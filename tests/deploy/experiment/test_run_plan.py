@@ -108,7 +108,9 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_killed_in_the_middle_it_goes_on(tmp_path: Path, number: signal.Signals):
     folder = write_plan(tmp_path)
     process = subprocess.Popen(
