@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +156,22 @@ def test_other_cameras_are_refused(encoders: Path) -> None:
 def test_a_folder_without_encoders_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="forcing-pretrain writes such a folder"):
         load_encoders(tmp_path, schema=SCHEMA)
+
+
+def test_the_yaml_pretrains(store: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "policy.pretrain", f"data.path={store}", f"output_dir={tmp_path}/e",
+        "data.features=[front,state,action]", "~data.parts.positions", "data.validation_share=0.2",
+        "training.num_steps=2", "training.batch_size=4", "camera.backbone.width=8",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "front: root mean squared errors" in done.stdout
+    assert set(load_encoders(tmp_path / "e", schema=SCHEMA).cameras) == {"front"}
+
+
+def test_held_out_episodes_are_needed(store: Path, tmp_path: Path) -> None:
+    data = DataConfig(path=str(store), features=["front", "state", "action"], validation_share=0.0)
+    config = PretrainConfig(data=data, camera=CAMERA_NODE, output_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="raise data.validation_share"):
+        pretrain(config, command="test")

@@ -152,6 +152,20 @@ def test_a_colour_is_unseen_unless_its_block_or_one_beside_it_had_it() -> None:
     assert rare == (num - 1) / num
     assert camera.level(picture) == 1
     assert camera.level(picture, tolerance=1.99) == 0
+    never_usual = replace(camera, usual=np.zeros(0, np.int32))
+    np.testing.assert_array_equal(never_usual.shares(picture), [unseen, 1.0])
+
+
+def test_a_colour_of_one_pixel_in_10000_is_seen_and_rare() -> None:
+    episodes = recorded(num_episodes=40)  # 12,800 pixels of each block
+    plain = fitted(episodes).cameras["top"]
+    episodes["top"][0, 0, 0] = (0, 0, 255)
+    episodes["top"][:2, 0, 4] = (0, 0, 255)  # in two pictures of the block beside it
+    camera = fitted(episodes).cameras["top"]
+    blue = np.array([0b111111, NUM_COLORS + 0b111111])
+    assert not np.isin(blue, plain.seen).any()
+    assert np.isin(blue, camera.seen).all()
+    assert np.isin(blue, camera.usual).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(("side", "channels"), [(200, 3), (48, 1), (48, 4), (20, 3)])
