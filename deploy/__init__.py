@@ -17,6 +17,8 @@ what happened.
 
 `rollout` carries many episodes in lock-step for `evaluate`; `results` sums them up, `video` films
 them, `report` puts several evaluations side by side, and `demo` does everything once.
+`experiment` evaluates a whole plan of policies and conditions and reports on it; `motion` judges
+how the hand moved.
 
 `view` shows an episode live in the browser: `live_view` is the page, `arm_scene` the arm and its
 things on it, `plan_waypoints` the plan, `view_panel` words, pictures and buttons.
