@@ -8,6 +8,7 @@ B batch, W context steps, H horizon, A action size, F features of a camera.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class DropOut:
         return rule.draw(batch, context, cameras + 1, generator=generator)[..., :-1] > 0
 
 
-class Baseline(nn.Module):
+class Baseline(nn.Module, ABC):
     """A baseline's network and its loss. Holds no episode state.
 
     Args:
@@ -140,13 +141,13 @@ class Baseline(nn.Module):
         """`loss`, under the name that wrappers for many processes call."""
         return self.loss(batch, generator=generator)
 
+    @abstractmethod
     def loss(self, batch: dict[str, Tensor], *, generator: Generator) -> LossTerms:
         """The loss of one batch of windows (see `teleop_data.dataset`)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def start_memory(self, batch: int) -> Memory:
         """What `batch` episodes keep from their start on, and how they plan from it."""
-        raise NotImplementedError
 
 
 def plain_loss(loss: Tensor) -> LossTerms:
