@@ -10,6 +10,7 @@
     curves      the numbers behind the plots; charts draws them, filmstrip the films
     tables      everything as tables
     verdicts    which targets are met, and all that speaks against ours
+    sections    of the report, one after the other
     write_report  forcing-report: puts it together
 
 A results folder holds everything that a report needs:

@@ -33,38 +33,25 @@ import numpy as np
 
 from sim.arm.physics import HOME_M, ArmPhysics
 from sim.arm.table import PLATE_COLOR, add_fruit, add_plate
-from sim.arm.waypoints import (
-    HOME,
-    OPEN_M,
-    PICK,
-    PLACE,
-    Script,
-    Waypoint,
-    at,
-    go_home,
-    near_home,
-    pick,
-    place,
+from sim.arm.waypoints import HOME, PICK, PLACE, Script, Waypoint, at, near_home
+from sim.tasks.swap_demonstrator import Demonstrator
+from sim.tasks.swap_scene import (
+    FRUIT_RADIUS_M,
+    FRUITS,
+    PLATE_RADIUS_M,
+    PLATES_M,
+    REST_HEIGHT_M,
+    are_swapped,
+    are_upright,
+    is_home,
+    on_plate,
+    plate_under,
+    stands_on,
 )
-from sim.tasks.swap_tally import (
-    NO_PLATE,
-    NUM_MOVES,
-    Layout,
-    Tally,
-    is_layout,
-    layouts,
-)
+from sim.tasks.swap_tally import NO_PLATE, NUM_MOVES, Layout, Tally, is_layout, layouts
 
-FRUITS = {"apple": (0.80, 0.10, 0.10), "orange": (0.95, 0.55, 0.05)}
-PLATES_M = np.array([[0.50, -0.20], [0.50, 0.0], [0.50, 0.20]])
-PLATE_RADIUS_M, FRUIT_RADIUS_M = 0.075, 0.03
-DETOUR_M = np.array([[0.42, -0.25, 0.14], [0.58, 0.25, 0.22]])  # corners of where detours lead
-DETOUR_STEPS = (2, 7)
-REST_HEIGHT_M = 0.93 * FRUIT_RADIUS_M
-SCATTER_M = 0.018  # of a fruit on its plate, either way
-ON_PLATE_M, AT_HOME_M = 0.06, 0.05
-LIFTED_M = 0.03  # a fruit this far above its rest is being moved
 REST_S = 1.0  # at home for so long: a swap is over; between moves it is 0.8 s at most
+LIFTED_M = 0.03  # a fruit this far above its rest is being moved
 
 
 @dataclass(frozen=True)
@@ -132,7 +119,10 @@ class Swap:
         if num_swaps < 1:
             raise ValueError(f"num_swaps is {num_swaps}, expected at least 1")
         self.duration_s, self._period_s = num_swaps * duration_s, duration_s
-        self._num_swaps, self._apple_first, self._detours = num_swaps, apple_first, detours
+        self._num_swaps = num_swaps
+        self._demonstrator = Demonstrator(
+            apple_first=apple_first, detours=detours, is_careful=num_swaps > 1
+        )
         self.memory = Memory.of((0, 1))
 
     def build(self, scene: mujoco.MjSpec) -> None:
@@ -290,7 +280,7 @@ class Swap:
     def script(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
         """Swap after swap; after each a rest at home until the period is over."""
         for number in range(1, self._num_swaps + 1):
-            yield from self._swap(world, rng)
+            yield from self._demonstrator.swap(world, self.memory.start, rng)
             rest = Waypoint(label="done", position=at(HOME_M), opening=0.08, tolerance_m=0.0)
             if number < self._num_swaps:
                 rest = replace(rest, tolerance_m=np.inf, until=self._has_ended(number))
@@ -299,87 +289,3 @@ class Swap:
     def _has_ended(self, number: int) -> Callable[[], bool]:
         """Whether `number` periods are over."""
         return lambda: len(self.memory.swaps_on_time) >= number
-
-    def _swap(self, world: ArmPhysics, rng: np.random.Generator) -> Script:
-        """Park one fruit, bring the other to its plate, bring the first to the other's."""
-        first, second = (0, 1) if self._apple_first else rng.permutation(len(FRUITS))
-        start = self.memory.start
-        (free,) = set(range(len(PLATES_M))) - set(start)
-        moves = ((first, free), (second, start[first]), (first, start[second]))
-        names = list(FRUITS)
-        for number, (fruit, plate) in enumerate(moves, start=1):
-            label = f"move {number}: "
-            yield from self._detour(f"{label}reach", rng)
-            yield from pick(world, names[fruit], rng=rng, label=label)
-            yield from self._detour(f"{label}carry", rng, opening=0.0)
-            goal = on_plate(plate, rng)
-            if self._num_swaps > 1 and is_far(world, goal):
-                yield from pass_over(world, goal, label=label)
-            yield from place(world, names[fruit], position=goal, rng=rng, label=label)
-            yield from go_home(label=label, rng=rng, tolerance_m=0.008)
-
-    def _detour(self, label: str, rng: np.random.Generator, *, opening: float = OPEN_M) -> Script:
-        """Sometimes a few control steps towards anywhere above the plates."""
-        if self._detours == 0 or rng.random() >= self._detours:
-            return
-        anywhere = np.array([*rng.uniform(*DETOUR_M[:, :2]), rng.uniform(*DETOUR_M[:, 2])])
-        steps = iter(range(int(rng.integers(*DETOUR_STEPS, endpoint=True))))
-        yield Waypoint(
-            label=label, position=at(anywhere), opening=opening, tolerance_m=np.inf,
-            until=lambda: next(steps, None) is None,
-        )  # fmt: skip
-
-
-def on_plate(plate: int, rng: np.random.Generator) -> np.ndarray:
-    """(3,) a fruit's place on `plate`, scattered alike at the start and after a move."""
-    return np.array([*(PLATES_M[plate] + rng.uniform(-SCATTER_M, SCATTER_M, 2)), REST_HEIGHT_M])
-
-
-def is_far(world: ArmPhysics, goal: np.ndarray) -> bool:
-    """Whether the way to `goal` (3,) leads over the plate in the middle."""
-    return bool(np.linalg.norm(goal[:2] - world.tcp_position[:2]) > 0.3)
-
-
-def pass_over(world: ArmPhysics, goal: np.ndarray, *, label: str) -> Script:
-    """Up and almost to `goal` (3,), so high that what is held passes over the other fruit.
-
-    In one or two of a hundred swaps the straight way is so low that it knocks the other off its
-    plate. One swap can spare that; of several, all that follow would be lost.
-    """
-    yaw = float(np.arctan2(-world.tcp_rotation[0, 0], world.tcp_rotation[1, 0]))
-    for name, spot, height in (("lift", world.tcp_position, 0.14), ("carry", goal, 0.18)):
-        position = at(np.array([*spot[:2], height]))
-        yield Waypoint(
-            label=f"{label}{name}", position=position, yaw=yaw, opening=0.0, tolerance_m=0.03
-        )
-
-
-def stands_on(world: ArmPhysics) -> Layout:
-    """The plate on which each fruit stands, NO_PLATE for one in the air or on the table."""
-    places = [world.position(name) for name in FRUITS]
-    is_low = [place[2] < REST_HEIGHT_M + 0.01 for place in places]
-    return tuple(
-        plate_under(place) if low else NO_PLATE for place, low in zip(places, is_low, strict=True)
-    )
-
-
-def are_upright(world: ArmPhysics) -> bool:
-    """Whether no fruit lies on its side."""
-    return all(bool(world.rotation(name)[2, 2] > 0.9) for name in FRUITS)
-
-
-def are_swapped(world: ArmPhysics, start: Layout) -> bool:
-    """Whether each fruit stands upright on the plate that was the other's in `start`."""
-    return stands_on(world) == start[::-1] and are_upright(world)
-
-
-def is_home(world: ArmPhysics) -> bool:
-    """Whether the hand is where it rests."""
-    return float(np.linalg.norm(world.tcp_position - HOME_M)) < AT_HOME_M
-
-
-def plate_under(position: np.ndarray) -> int:
-    """Index of the plate on which a fruit at `position` (3,) lies, NO_PLATE if on none."""
-    distances = np.linalg.norm(PLATES_M - position[:2], axis=1)
-    nearest = int(distances.argmin())
-    return nearest if distances[nearest] < ON_PLATE_M else NO_PLATE

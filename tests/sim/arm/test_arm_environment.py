@@ -10,7 +10,8 @@ import pytest
 from sim.arm.actions import FEATURES, ActionMode, rotation_to_6d
 from sim.arm.environment import ArmEnvironment
 from sim.experts.scripted_hand import ScriptedHand
-from sim.tasks.swap import FRUITS, Swap
+from sim.tasks.swap import Swap
+from sim.tasks.swap_scene import FRUITS
 from teleop_data.environment import Observation, StepResult
 from tests.contracts.environment_contract import EnvironmentContract
 from tests.sim.arm.arm_motions import down_at

@@ -9,14 +9,8 @@ import pytest
 
 from sim.arm.environment import ArmEnvironment
 from sim.arm.physics import HOME_M, ArmPhysics
-from sim.tasks.swap import (
-    FRUITS,
-    PLATES_M,
-    REST_HEIGHT_M,
-    Memory,
-    Swap,
-    plate_under,
-)
+from sim.tasks.swap import Memory, Swap
+from sim.tasks.swap_scene import FRUITS, PLATES_M, REST_HEIGHT_M, plate_under
 from sim.tasks.swap_tally import NO_PLATE, Tally, layouts
 from teleop_data.environment import StepResult
 from tests.contracts.environment_contract import EnvironmentContract

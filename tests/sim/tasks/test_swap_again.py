@@ -12,7 +12,8 @@ from sim.arm.environment import ArmEnvironment
 from sim.arm.physics import HOME_M, ArmPhysics
 from sim.experts.scripted_hand import ScriptedHand
 from sim.task_descriptions import describe_task
-from sim.tasks.swap import FRUITS, PLATES_M, REST_HEIGHT_M, Memory, Swap
+from sim.tasks.swap import Memory, Swap
+from sim.tasks.swap_scene import FRUITS, PLATES_M, REST_HEIGHT_M
 from tests.contracts.teleoperator_contract import TeleoperatorContract
 
 PERIOD = 180  # control steps

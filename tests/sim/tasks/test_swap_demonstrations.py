@@ -10,7 +10,8 @@ import pytest
 
 from sim.arm.environment import ArmEnvironment
 from sim.experts.scripted_hand import ScriptedHand
-from sim.tasks.swap import FRUITS, PLATES_M, REST_HEIGHT_M, SCATTER_M, Swap, on_plate
+from sim.tasks.swap import Swap
+from sim.tasks.swap_scene import FRUITS, PLATES_M, REST_HEIGHT_M, SCATTER_M, on_plate
 from tests.contracts.teleoperator_contract import TeleoperatorContract
 
 NUM_EPISODES = 5

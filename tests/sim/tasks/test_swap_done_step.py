@@ -8,7 +8,8 @@ import numpy as np
 
 from sim.arm.environment import ArmEnvironment
 from sim.arm.physics import HOME_M
-from sim.tasks.swap import FRUITS, PLATES_M, REST_HEIGHT_M, Swap
+from sim.tasks.swap import Swap
+from sim.tasks.swap_scene import FRUITS, PLATES_M, REST_HEIGHT_M
 from sim.tasks.swap_tally import Tally
 
 
