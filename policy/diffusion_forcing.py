@@ -23,6 +23,7 @@ from policy.noise_schedule import (
     NoiseSchedule,
     Prediction,
     add_noise,
+    expected_clean,
     to_clean,
 )
 from policy.normalizer import Normalizer
@@ -73,6 +74,10 @@ class DiffusionForcing(nn.Module):
             must come from what is seen and remembered: the last motion alone does not tell it.
         starts_empty: before its first observation an episode has no context at all, rather than
             tokens of pure noise: right for a memory as long as the episode.
+        shrinks_noise: each noisy context source is shrunk to what is to be expected of its clean
+            features (`noise_schedule.expected_clean`). Where the sources of a step are summed to
+            one token (a pooled denoiser), the noise of a missing camera would otherwise drown the
+            others.
         full_sequence: one level for a whole window, context and plan alike, as full-sequence
             diffusion has it (a baseline). Sampling noises the context along with the plan.
         clip: bound on clean estimates at sampling, at unit scale.
@@ -97,6 +102,7 @@ class DiffusionForcing(nn.Module):
         guess_weight: float = 1.0,
         guess_stride: int = 1,
         starts_empty: bool = False,
+        shrinks_noise: bool = False,
         full_sequence: bool = False,
         clip: float | None = 1.2,
     ) -> None:
@@ -112,6 +118,7 @@ class DiffusionForcing(nn.Module):
         self.plans_per_window, self.plan_drift, self.clip = plans_per_window, plan_drift, clip
         self.guess_weight, self.guess_stride = guess_weight, guess_stride
         self.starts_empty, self.full_sequence = starts_empty, full_sequence
+        self.shrinks_noise = shrinks_noise
         self.source_names = [f.name for f in schema.observed] + [schema.action.name]
 
     @property
@@ -133,9 +140,14 @@ class DiffusionForcing(nn.Module):
 
     def corrupt(self, features: list[Tensor], levels: Tensor, noise: list[Tensor]) -> list[Tensor]:
         """Each source (B, W, F_s) at its levels (B, W, S); pure noise keeps nothing of it."""
-        return [
+        noisy = [
             add_noise(self.noise_schedule, x, eps, levels[..., s])
             for s, (x, eps) in enumerate(zip(features, noise, strict=True))
+        ]
+        if not self.shrinks_noise:
+            return noisy
+        return [
+            expected_clean(self.noise_schedule, x_k, levels[..., s]) for s, x_k in enumerate(noisy)
         ]
 
     def clean_estimate(

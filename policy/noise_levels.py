@@ -109,15 +109,21 @@ def _pick(choices: tuple[int, ...], batch: int, generator: Generator) -> Tensor:
 class ContextRule:
     """How noisy each context token is in training, drawn per sample and source.
 
-    A source is clean, slightly noisy, at a random level, or missing for a contiguous stretch of
-    steps: a covered camera stays covered for a while. Missing is pure noise, level 1.
+    A source is clean, slightly noisy, at a random level, or missing for contiguous stretches of
+    steps: a covered camera stays covered for a while. Missing is pure noise, level 1, but for the
+    share `partial` of samples.
 
     Attributes:
         slight: share of samples with a level in [0, slight_level], one per source.
         random: share with an independent uniform level per step.
-        missing: share with an outage; its start is uniform, its length geometric.
+        missing: share with outages.
         slight_level: upper end of "slightly noisy".
-        mean_outage: mean length of an outage in control steps.
+        mean_outage: mean length of an outage in control steps, geometric.
+        mean_gap: mean length of the gaps between outages in control steps, geometric: a
+            Gilbert-Elliott channel, stationary from the first step on. None is one outage per
+            sample, whose start is uniform and may lie before the window.
+        partial: share of the samples with outages in which what is out keeps something: one level
+            per source, uniform in [0, 1], instead of 1.
         missing_all: share of samples in which every source is out in the same stretch.
         missing_cameras: share in which all cameras, and only they, are out in the same stretch.
         action_slight, action_random, action_missing: the same shares for the executed actions,
@@ -131,12 +137,21 @@ class ContextRule:
     missing: float = 0.15
     slight_level: float = 0.1
     mean_outage: float = 5.0
+    mean_gap: float | None = None
+    partial: float = 0.0
     missing_all: float = 0.02
     missing_cameras: float = 0.0
     action_slight: float = 0.2
     action_random: float = 0.0
     action_missing: float = 0.2
     one_level: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mean_gap is not None and 1 / self.mean_gap + 1 / self.mean_outage > 1:
+            raise ValueError(
+                f"mean_gap {self.mean_gap} and mean_outage {self.mean_outage} are shorter than "
+                "whole steps allow: 1 / mean_gap + 1 / mean_outage must not exceed 1"
+            )
 
     def draw(
         self,
@@ -175,10 +190,38 @@ class ContextRule:
         return levels
 
     def _outage(self, batch: int, context: int, sources: int, generator: Generator) -> Tensor:
-        """(batch, context, sources) 1 inside one stretch, which may reach the present, else 0."""
+        """(batch, context, sources) the level inside outages, 0 elsewhere."""
+        if self.mean_gap is None:
+            is_out = self._one_stretch(batch, context, sources, generator)
+        else:
+            is_out = self._stretches(batch, context, sources, generator, mean_gap=self.mean_gap)
+        if self.partial == 0:
+            return is_out.float()
+        level = torch.rand(batch, 1, sources, generator=generator)
+        is_partial = torch.rand(batch, 1, sources, generator=generator) < self.partial
+        return is_out * torch.where(is_partial, level, 1.0)
+
+    def _one_stretch(self, batch: int, context: int, sources: int, generator: Generator) -> Tensor:
+        """(batch, context, sources) true inside one stretch, which may reach the present."""
         start = torch.randint(1 - context, context, (batch, 1, sources), generator=generator)
         u = torch.rand(batch, 1, sources, generator=generator).clamp(1e-6, 1 - 1e-6)
         keep = torch.tensor(1 - 1 / max(self.mean_outage, 1.0001))
         length = 1 + (u.log() / keep.log()).floor()
         step = torch.arange(context).view(1, context, 1)
-        return ((step >= start) & (step < start + length)).float()
+        return (step >= start) & (step < start + length)
+
+    def _stretches(
+        self, batch: int, context: int, sources: int, generator: Generator, *, mean_gap: float
+    ) -> Tensor:
+        """(batch, context, sources) true inside the outages of a two-state Markov chain.
+
+        Each step may begin an outage or end one; what happened last decides.
+        """
+        u = torch.rand(batch, context, sources, generator=generator)
+        begins, ends = u < 1 / mean_gap, u > 1 - 1 / self.mean_outage
+        share = self.mean_outage / (self.mean_outage + mean_gap)
+        begins[:, 0] = torch.rand(batch, sources, generator=generator) < share
+        ends[:, 0] = ~begins[:, 0]
+        step = torch.arange(context).view(1, context, 1).expand(batch, -1, sources)
+        last = torch.where(begins | ends, step, 0).cummax(1).values
+        return begins.gather(1, last)

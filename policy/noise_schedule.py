@@ -132,6 +132,16 @@ def add_noise(schedule: NoiseSchedule, x: Tensor, noise: Tensor, k: Tensor) -> T
     return alpha * x + sigma * noise
 
 
+def expected_clean(schedule: NoiseSchedule, x_k: Tensor, k: Tensor) -> Tensor:
+    """E[x | x_k] for x_k (..., D) and k (...) if x were unit Gaussian: x at 0, nothing at 1.
+
+    The Wiener filter alpha / (alpha^2 + sigma^2); also the skip scale of Karras et al. 2022,
+    table 1, for data of unit variance.
+    """
+    alpha, sigma = schedule.alpha(k), schedule.sigma(k)
+    return (alpha / (alpha**2 + sigma**2)).unsqueeze(-1) * x_k
+
+
 def prediction_target(
     schedule: NoiseSchedule, prediction: Prediction, *, x: Tensor, noise: Tensor, k: Tensor
 ) -> Tensor:

@@ -88,6 +88,21 @@ def test_pure_noise_keeps_nothing(model) -> None:
     assert not torch.equal(first[1], second[1])
 
 
+def test_shrunk_noise_leaves_the_token_to_the_other_sources(model) -> None:
+    """Pure noise becomes nothing, a clean source stays, and one between is still noisy."""
+    generator = torch.Generator().manual_seed(0)
+    noise, clean = (
+        [torch.randn(2, 4, size, generator=generator) for size in (4, 3, 2)] for _ in range(2)
+    )
+    levels = torch.tensor([1.0, 0.0, 0.7]).expand(2, 4, 3)
+    model.shrinks_noise = True
+    dark, clear, between = model.corrupt(clean, levels, noise)
+    assert not dark.any()
+    assert torch.equal(clear, clean[1])
+    noisy = 0.3 * clean[2] + 0.7 * noise[2]
+    assert torch.allclose(between, noisy * 0.3 / (0.3**2 + 0.7**2))
+
+
 def test_a_missing_source_tells_the_loss_nothing(model, dataset) -> None:
     model.context_rule = Fixed(1.0)
     batch = batch_of(dataset, [8, 25])

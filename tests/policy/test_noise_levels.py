@@ -169,6 +169,35 @@ def test_an_outage_is_one_stretch_of_pure_noise_of_geometric_length() -> None:
     assert (lengths == 1).float().mean().item() == pytest.approx(0.2, abs=0.03)
 
 
+def test_outages_with_gaps_are_geometric_and_stationary() -> None:
+    rule = context(missing=1, mean_outage=5.0, mean_gap=15.0)
+    levels = rule.draw(4000, 60, 3, generator=generator())
+    assert set(levels.unique().tolist()) == {0.0, 1.0}
+    is_out = levels[..., 0] == 1
+    for step in (0, 30, -1):
+        assert is_out[:, step].float().mean().item() == pytest.approx(0.25, abs=0.03)
+    ends = (is_out[:, :-1] & ~is_out[:, 1:]).sum() / is_out[:, :-1].sum()
+    begins = (~is_out[:, :-1] & is_out[:, 1:]).sum() / (~is_out[:, :-1]).sum()
+    assert 1 / ends.item() == pytest.approx(5.0, rel=0.05)
+    assert 1 / begins.item() == pytest.approx(15.0, rel=0.05)
+    assert abs(np.corrcoef(levels[:, 30, 0], levels[:, 30, 1])[0, 1]) < 0.1
+
+
+def test_partial_outages_keep_one_level_a_source() -> None:
+    rule = context(missing=1, mean_outage=4.0, mean_gap=4.0, partial=0.4)
+    levels = rule.draw(4000, 40, 2, generator=generator())[..., 0]
+    highest = levels.amax(1, keepdim=True)
+    assert ((levels == 0) | (levels == highest)).all()
+    is_partial = highest < 1
+    assert is_partial.float().mean().item() == pytest.approx(0.4, abs=0.03)
+    assert highest[is_partial].mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_outages_shorter_than_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="must not exceed 1"):
+        context(missing=1, mean_outage=1.2, mean_gap=1.5)
+
+
 def test_shares_of_the_sources() -> None:
     rule = context(slight=0.3, random=0.2, action_missing=0.5)
     levels = rule.draw(6000, 40, 2, generator=generator())

@@ -13,6 +13,7 @@ from policy.noise_schedule import (
     Prediction,
     VariancePreserving,
     add_noise,
+    expected_clean,
     log_ratio,
     prediction_target,
     snr,
@@ -76,6 +77,25 @@ def test_level_0_is_the_identity(name: str) -> None:
 def test_level_1_is_the_noise_on_the_flow_path() -> None:
     x, noise = 100 * draw(0, 2, 5, 3).float(), draw(1, 2, 5, 3).float()
     assert torch.equal(add_noise(LinearPath(), x, noise, torch.ones(2, 5)), noise)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_expected_clean_is_the_regression_of_unit_gaussians(name: str) -> None:
+    """Least squares of x on x_k; x itself at 0."""
+    x, noise = draw(0, 20000, 1), draw(1, 20000, 1)
+    for level in (0.1, 0.4, 0.8, 0.99):
+        k = torch.full((20000,), level, dtype=torch.float64)
+        x_k = add_noise(SCHEDULES[name], x, noise, k)
+        slope = (x * x_k).mean() / x_k.square().mean()
+        shrunk = expected_clean(SCHEDULES[name], x_k, k)
+        assert (shrunk / x_k).mean().item() == pytest.approx(slope.item(), abs=0.02)
+    assert torch.equal(expected_clean(SCHEDULES[name], x, torch.zeros(20000)), x)
+
+
+def test_nothing_is_expected_of_pure_noise() -> None:
+    noise = draw(0, 5, 3)
+    shrunk = expected_clean(LinearPath(), noise, torch.ones(5))
+    assert torch.equal(shrunk, torch.zeros(5, 3, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "sigmoid"])

@@ -32,6 +32,7 @@ DROP_OUT = {
     "share": 0.5,
     "share_all": 0.2,
     "mean_length": 3.0,
+    "mean_gap": 3.0,
 }
 U_NET = {
     "_target_": "policy.baselines.lerobot_diffusion.LerobotDiffusion",
