@@ -4,8 +4,7 @@
     stale    its newest value is old     level 1
     frozen   a picture that stands still although the robot moved, or that is the same frame again
     covered  a picture without contrast
-    strange  a picture unlike those that the policy was trained on: level 0.5 if most of it is
-             like them, else 1
+    strange  a picture unlike those that the policy was trained on
     healthy                              level 0
 
 Knows neither sockets nor policies; time is whatever the caller counts it in.
@@ -28,8 +27,8 @@ Condition = Literal["healthy", "missing", "stale", "frozen", "covered", "strange
 class NoveltyDetector(Protocol):
     """What a policy knows of the pictures it was trained on, see `policy.novelty`."""
 
-    def level(self, camera: str, picture: np.ndarray, /, *, tolerance: float) -> float:
-        """Noise level for `picture` (H, W, channels): 0 unless it is unlike any in training.
+    def is_strange(self, camera: str, picture: np.ndarray, /, *, tolerance: float) -> bool:
+        """Whether `picture` (H, W, channels) is unlike any in training.
 
         A greater `tolerance` than 1 believes more pictures.
         """
@@ -145,11 +144,10 @@ class SourceCondition:
                 conditions[name], levels[name] = "missing", 1.0
                 continue
             condition = self._condition(feature, sample, now_s, may_move)
-            level = 0.0 if condition == "healthy" or self._flag == "none" else 1.0
             if condition == "healthy" and feature.role == "camera":
-                level = self._novelty_level(name, sample.value)
-                condition = "strange" if level > 0 else "healthy"
-            conditions[name], levels[name] = condition, level
+                condition = "strange" if self._is_strange(name, sample.value) else "healthy"
+            conditions[name] = condition
+            levels[name] = 0.0 if condition == "healthy" or self._flag == "none" else 1.0
         return Assessment(conditions=conditions, levels=levels)
 
     def _condition(
@@ -177,10 +175,10 @@ class SourceCondition:
             return self._limits.num_frozen
         return min(self._limits.num_frozen, self._novelty.longest_still(camera) + 1)
 
-    def _novelty_level(self, camera: str, picture: np.ndarray) -> float:
+    def _is_strange(self, camera: str, picture: np.ndarray) -> bool:
         if self._novelty is None:
-            return 0.0
-        return self._novelty.level(camera, picture, tolerance=self._limits.tolerance)
+            return False
+        return self._novelty.is_strange(camera, picture, tolerance=self._limits.tolerance)
 
     def _robot_moved(self, samples: Mapping[str, Sample]) -> bool:
         """Whether a state changed since last time; True where no state is there to tell."""

@@ -13,9 +13,6 @@ were left out for this, with a margin. Where the hand strays from the demonstrat
 colours that the neighbourhood never had, which is why colours are counted: the error of pictures
 built again from their principal components was measured to tell less.
 
-A strange picture deserves noise level 1, and 0.5 where most of it is as usual: a small thing on the
-table spoils little of what there is to see.
-
 Numpy only: it also runs where no torch is. H, W picture, C colours, N pictures.
 """
 
@@ -42,7 +39,6 @@ RARE_SHARE = 1e-4
 TOLERATED = 0.999  # of the pictures in episodes left out have a share below the limit,
 MARGIN = 1.5  # which is so much greater still
 MIN_LIMITS = (0.002, 0.06)  # of unseen and rare pixels
-MOST, PARTLY = 0.08, 0.5  # below this share a strange picture has this level
 NUM_PICTURES = 8_000  # looked at in all, to fit
 LEFT_OUT = 5  # every fifth episode is left out for the limits
 COUNTED_AT_ONCE = 500
@@ -88,12 +84,9 @@ class CameraNovelty:
         kinds = self._kinds[places(picture[None])[0]]
         return np.array([np.count_nonzero(kinds & bit) for bit in (UNSEEN, RARE)]) / kinds.size
 
-    def level(self, picture: np.ndarray, *, tolerance: float = 1.0) -> float:
-        """The noise level that `picture` (H, W, channels) uint8 deserves: 0, 0.5 or 1."""
-        shares = self.shares(picture)
-        if not np.any(shares > tolerance * self.limits):
-            return 0.0
-        return PARTLY if shares.max() < MOST else 1.0
+    def is_strange(self, picture: np.ndarray, *, tolerance: float = 1.0) -> bool:
+        """Whether `picture` (H, W, channels) uint8 is unlike any; `tolerance` scales the limits."""
+        return bool(np.any(self.shares(picture) > tolerance * self.limits))
 
 
 class Novelty:
@@ -103,12 +96,12 @@ class Novelty:
         """One `CameraNovelty` by camera."""
         self.cameras = dict(cameras)
 
-    def level(self, camera: str, picture: np.ndarray, *, tolerance: float = 1.0) -> float:
-        """The noise level that `picture` (H, W, channels) uint8 deserves.
+    def is_strange(self, camera: str, picture: np.ndarray, *, tolerance: float = 1.0) -> bool:
+        """Whether `picture` (H, W, channels) uint8 is unlike those that `camera` gave in training.
 
-        0 if it is like those of the training, else 0.5 or 1. `tolerance` scales the limits.
+        `tolerance` scales the limits.
         """
-        return self.cameras[camera].level(picture, tolerance=tolerance)
+        return self.cameras[camera].is_strange(picture, tolerance=tolerance)
 
     def longest_still(self, camera: str) -> int:
         """Longest run of pictures, in training, that each equalled the one before."""

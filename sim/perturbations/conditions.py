@@ -34,7 +34,7 @@ class PerturbationConfig:
         offset: [first, last] after the first contact, for during_contact.
         sources: that go bad; null = the cameras, or all that is observed where there is none.
         num_sources: how many of them in an episode, drawn anew each time; null = all.
-        level: noise level that an oracle gives a bad source; null = the kind's own.
+        level: noise level that an oracle gives a bad source.
         options: of the kind.
     """
 
@@ -46,7 +46,7 @@ class PerturbationConfig:
     offset: list[Any] = field(default_factory=lambda: [0, 0])
     sources: list[str] | None = None
     num_sources: int | None = None
-    level: float | None = None
+    level: float = 1.0
     options: dict[str, Any] = field(default_factory=dict)
 
     @property

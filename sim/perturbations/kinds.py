@@ -29,7 +29,6 @@ KINDS: dict[str, Callable[..., Any]] = {
     "action_latency": Late,
     **WORLD_KINDS,
 }
-DISTRACTING_LEVEL = 0.5  # pictures that distract still tell something
 
 
 def perturbation(
@@ -42,7 +41,7 @@ def perturbation(
     length: Duration | None = None,
     phase: Phase = "anytime",
     offset: Sequence[Duration] = (0, 0),
-    level: float | None = None,
+    level: float = 1.0,
     **options: Any,
 ) -> Perturbation:
     """The perturbation `kind`, ready for `reset(seed)`; one object per episode at a time.
@@ -55,8 +54,7 @@ def perturbation(
         num_sources: how many of them go bad in an episode, drawn anew each time; None means all.
         start, length, phase, offset: when, see `WindowRule`; durations are control steps, or
             seconds as "0.5 s".
-        level: noise level that an oracle gives a bad source; None means 1, and 0.5 where the world
-            only distracts (distractors, light, table_color).
+        level: noise level that an oracle gives a bad source.
         options: of that kind: the keyword arguments of its class in `corruptions` or `world`.
 
     Raises:
@@ -78,8 +76,6 @@ def perturbation(
         raise ValueError(f"num_sources is for faults of sources, not for {kind}")
     if kind == "occluder":
         options["camera"] = features[0].name
-    if level is None:
-        level = DISTRACTING_LEVEL if kind in ("distractors", "light", "table_color") else 1.0
     names = tuple(feature.name for feature in features)
     terms = Terms(kind=kind, options=options, rule=rule, sources=names, level=level)
     if kind in SOURCE_KINDS:

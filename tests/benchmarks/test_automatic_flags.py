@@ -148,7 +148,7 @@ def test_automatic_flags_beside_the_oracles():
         plain.append(judged(PerturbedEnvironment(clean[-1], ()), None, novelty, seed=seed))
     began_s, pictures = time.process_time(), [clean[0].reset(0)["front"]] * 300
     for picture in pictures:
-        novelty.level("front", picture)
+        novelty.is_strange("front", picture)
     print(f"{(time.process_time() - began_s) / len(pictures) * 1e3:.2f} ms a picture")
     print("| condition | front % | wrist % | level | oracle | delay | before, front | wrist |")
     print("|---|---|---|---|---|---|---|---|")

@@ -140,8 +140,8 @@ def test_auto_knows_a_late_frame_by_its_capture_time(policy):
 class Distrustful:
     """A NoveltyDetector to which every picture is strange."""
 
-    def level(self, camera: str, picture: np.ndarray, /, *, tolerance: float) -> float:
-        return 0.5
+    def is_strange(self, camera: str, picture: np.ndarray, /, *, tolerance: float) -> bool:
+        return True
 
     def longest_still(self, camera: str, /) -> int:
         return 0
@@ -149,14 +149,14 @@ class Distrustful:
 
 def test_the_policys_novelty_is_asked_in_lock_step_and_by_the_server(policy, monkeypatch):
     monkeypatch.setattr(policy, "novelty", Distrustful())
-    assert levels(recorded(policy, seeds=[7], batch=1)[7]) == [0.5] * MAX_STEPS
+    assert levels(recorded(policy, seeds=[7], batch=1)[7]) == [1.0] * MAX_STEPS
     believed = Conditions(flag="none")
     records = recorded(policy, seeds=[7], batch=1, conditions=believed)[7]
     assert levels(records) == [0.0] * MAX_STEPS
     served: list[StepRecord] = []  # by the policy server's session
     environment = pick_place_environment(max_steps=4)
     run_episode(environment, policy, seed=7, on_step=served.append)
-    assert levels(served) == [0.5] * 4
+    assert levels(served) == [1.0] * 4
 
 
 def test_a_lower_level_reaches_the_policy(policy):

@@ -128,10 +128,10 @@ class Reddish:
     def __init__(self) -> None:
         self.num_asked = 0
 
-    def level(self, camera: str, picture: np.ndarray, /, *, tolerance: float) -> float:
+    def is_strange(self, camera: str, picture: np.ndarray, /, *, tolerance: float) -> bool:
         assert camera == "front"
         self.num_asked += 1
-        return 0.5 * bool(picture[0, 0, 0] == 255 and tolerance < 2)
+        return bool(picture[0, 0, 0] == 255 and tolerance < 2)
 
     def longest_still(self, camera: str, /) -> int:
         return 1
@@ -161,10 +161,10 @@ def test_a_picture_unlike_the_training_is_strange_in_its_first_step():
     assert seen_by(None, images) == [""] * 4
 
 
-def test_the_level_of_a_strange_picture_is_the_detectors():
+def test_a_strange_picture_counts_as_missing():
     sources = SourceCondition(SCHEMA, novelty=Reddish())
     told = sources.assess({"front": Sample(value=red(0)), "position": position(0)}, now_s=0.0)
-    assert told.levels == {"front": 0.5, "position": 0.0}
+    assert told.levels == {"front": 1.0, "position": 0.0}
 
 
 def test_what_is_wrong_in_a_plainer_way_is_called_that():

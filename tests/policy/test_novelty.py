@@ -92,7 +92,7 @@ def with_noise(picture: np.ndarray) -> np.ndarray:
 
 
 def test_new_pictures_of_the_same_scene_are_not_strange(novelty: Novelty) -> None:
-    assert {novelty.level("top", picture) for picture in fresh()} == {0.0}
+    assert {novelty.is_strange("top", picture) for picture in fresh()} == {False}
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,14 @@ def test_new_pictures_of_the_same_scene_are_not_strange(novelty: Novelty) -> Non
 )
 def test_spoiled_pictures_are_strange(novelty: Novelty, spoil) -> None:
     spoiled = [spoil(picture) for picture in fresh(20)]
-    assert {novelty.level("top", picture, tolerance=1.5) for picture in spoiled} == {1.0}
-    assert {novelty.level("top", picture, tolerance=np.inf) for picture in spoiled} == {0.0}
+    assert {novelty.is_strange("top", picture, tolerance=1.5) for picture in spoiled} == {True}
+    assert {novelty.is_strange("top", picture, tolerance=np.inf) for picture in spoiled} == {False}
 
 
-def test_a_small_strange_thing_deserves_half_the_level(novelty: Novelty) -> None:
+def test_a_small_thing_makes_a_picture_strange(novelty: Novelty) -> None:
     for picture in fresh(20):
         picture[20:29, 20:29] = (20, 20, 200)  # 3.5 % of the area
-        assert novelty.level("top", picture) == 0.5
+        assert novelty.is_strange("top", picture)
 
 
 def test_limits_come_from_episodes_left_out() -> None:
@@ -126,12 +126,12 @@ def test_limits_come_from_episodes_left_out() -> None:
     pictures[left_out] = [with_patch(picture) for picture in pictures[left_out]]
     usual, warned = fitted(episodes), fitted(Recorded(pictures))
     assert np.all(warned.cameras["top"].limits > 2 * usual.cameras["top"].limits)
-    assert {warned.level("top", with_patch(picture)) for picture in fresh(20)} == {0.0}
+    assert {warned.is_strange("top", with_patch(picture)) for picture in fresh(20)} == {False}
 
 
 def test_one_episode_is_enough_to_fit_and_none_is_refused() -> None:
     episodes = recorded(num_episodes=1)
-    assert fitted(episodes).level("top", np.zeros((SIDE, SIDE, 3), np.uint8)) == 1
+    assert fitted(episodes).is_strange("top", np.zeros((SIDE, SIDE, 3), np.uint8))
     with pytest.raises(NoveltyError, match="no episodes"):
         fit_novelty(episodes, cameras=["top"], episodes=np.arange(0))
     assert fit_novelty(episodes, cameras=[], episodes=np.arange(1)) is None
@@ -150,8 +150,8 @@ def test_a_colour_is_unseen_unless_its_block_or_one_beside_it_had_it() -> None:
     num = BLOCKS**2
     assert unseen == (num - 4) / num  # the corner has three blocks beside it
     assert rare == (num - 1) / num
-    assert camera.level(picture) == 1
-    assert camera.level(picture, tolerance=1.99) == 0
+    assert camera.is_strange(picture)
+    assert not camera.is_strange(picture, tolerance=1.99)
     never_usual = replace(camera, usual=np.zeros(0, np.int32))
     np.testing.assert_array_equal(never_usual.shares(picture), [unseen, 1.0])
 
@@ -172,8 +172,8 @@ def test_a_colour_of_one_pixel_in_10000_is_seen_and_rare() -> None:
 def test_pictures_of_other_shapes(side: int, channels: int) -> None:
     episodes = recorded(num_episodes=5, side=side, channels=channels)
     novelty, picture = fitted(episodes), episodes["top"][0]
-    assert novelty.level("top", picture) == 0
-    assert novelty.level("top", np.zeros_like(picture)) == 1
+    assert not novelty.is_strange("top", picture)
+    assert novelty.is_strange("top", np.zeros_like(picture))
 
 
 def test_large_pictures_are_thinned_and_small_ones_are_not() -> None:

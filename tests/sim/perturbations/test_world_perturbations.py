@@ -166,7 +166,9 @@ def test_contact_starts_what_waits_for_it(arm: ArmEnvironment):
     """In the expert's episode: the first touch, seen at the same step as by who asks the world."""
     schema, expert = arm.schema, ScriptedHand(arm)
     during = perturbation("occluder", schema=schema, phase="during_contact", length=4)
-    before = perturbation("light", schema=schema, phase="before_contact", start=(2, 2), length=2)
+    before = perturbation(
+        "light", schema=schema, phase="before_contact", start=(2, 2), length=2, level=0.5
+    )
     too_late = perturbation("black", schema=schema, phase="before_contact", start=(35, 35))
     environment = PerturbedEnvironment(arm, [during, before, too_late])
     observation = environment.reset(1)
@@ -186,7 +188,10 @@ def test_contact_starts_what_waits_for_it(arm: ArmEnvironment):
 
 
 def test_the_truth_says_which_cameras_and_how_much(arm: ArmEnvironment):
-    faults = [changed(arm, "distractors", start=1), changed(arm, "occluder", sources=["wrist"])]
+    faults = [
+        changed(arm, "distractors", start=1, level=0.5),
+        changed(arm, "occluder", sources=["wrist"]),
+    ]
     environment = PerturbedEnvironment(arm, faults)
     environment.reset(0)
     action = arm.physics.hand.to_vector()
