@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from policy.denoiser import Block, Context, Denoiser, LevelEmbedding
+from policy.attention import Block, LevelEmbedding
+from policy.denoiser import Context, Denoiser
 from tests.policy.tiny_models import shake
 
 SIZES, TICKS, MEMORY, HORIZON = [4, 3, 2], 6, 3, 5
