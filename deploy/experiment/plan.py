@@ -28,6 +28,7 @@ class Role(Enum):
     baseline = "baseline"
     mechanism = "mechanism"  # ours with a part of the method taken away or replaced
     memory = "memory"  # ours with another memory length
+    repeats = "repeats"  # ours trained on repeats of the task, for the long horizon
 
 
 class Phase(Enum):

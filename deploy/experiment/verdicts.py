@@ -121,8 +121,9 @@ def _judge_long_horizons(experiment: Experiment) -> list[Judged]:
     """Met if the last swap comes out right about as often as the first."""
     most = experiment.plan.targets.long_horizon_drop
     judged = []
+    names = experiment.names(Role.ours, Role.repeats)
     for (policy, task), points in long_horizons(experiment).items():
-        if policy != experiment.ours:
+        if policy not in names:
             continue
         drop = points[0].rate - points[-1].rate
         cell = experiment.find(policy, task=task)
@@ -131,7 +132,8 @@ def _judge_long_horizons(experiment: Experiment) -> list[Judged]:
         by = difference(swaps[:, -1], swaps[:, 0])
         judged.append(
             Judged(
-                target=f"{task}: success per swap falls by at most {100 * most:.0f} points",
+                target=f"{experiment.label(policy)}, {task}: success per swap falls by at most "
+                f"{100 * most:.0f} points",
                 verdict="met" if drop <= most + 1e-9 else "not met",
                 numbers=f"first swap {_whole(points[0].rate)}, last {_whole(points[-1].rate)}, "
                 f"n {points[0].num}; last minus first {by.in_points()}",

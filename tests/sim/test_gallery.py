@@ -23,6 +23,7 @@ def test_tasks_are_found_and_an_unknown_one_is_refused():
         "swap_2",
         "swap_4",
         "swap_10",
+        "swap_20",
     }
     assert describe_task("swap").name == "swap"
     with pytest.raises(ValueError, match=r"no task 'juggle'; have: .*swap"):

@@ -41,7 +41,7 @@ CONSTANT = {
     ("arm_pick_place", "objects"): {11, 14, 17},  # the tray's height and tilt: it is heavy
 }
 VARIES = 1e-4  # by so much at least, in the feature's unit
-LONG = {"swap_4", "swap_10"}  # swap_2 with other numbers, see test_swap_again
+LONG = {"swap_4", "swap_10", "swap_20"}  # swap_2 with other numbers, see test_swap_again
 TASKS = [name for name in task_names() if name not in LONG]
 CONDITIONS = [name for name in condition_names() if name != "none"]
 

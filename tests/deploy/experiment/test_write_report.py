@@ -35,6 +35,7 @@ policies:
   dropped: {label: Dropped, checkpoint: dropped, is_augmented: true}
   zeros: {label: Zeros, checkpoint: ours, role: mechanism, mark: zeros}
   brief: {label: Brief, checkpoint: brief, role: memory, memory_steps: 20}
+  again: {label: Again, checkpoint: again, role: repeats}
 conditions:
   weak: {base: noise_0.1, options: {std: 0.1}}
   strong: {base: noise_0.1, options: {std: 0.5}}
@@ -53,7 +54,7 @@ groups:
     flags: [none, oracle]
     num_episodes: 40
   - {name: zeros, policies: [zeros], conditions: [black_2s], flags: [oracle], num_episodes: 20}
-  - {name: long, policies: [ours], task: swap_4, num_episodes: 20}
+  - {name: long, policies: [ours, repeats, short], task: swap_4, num_episodes: 20}
 """
 
 
@@ -69,7 +70,7 @@ def good(cell: Cell) -> float:
         losses = {"none": 0.6, "oracle": 0.0, "auto": 0.0}
         strength = {"weak": 0.2, "strong": 0.9}.get(cell.condition, 0.6)
         return 1.0 if cell.condition == "none" else 1.0 - strength * (losses[cell.flag] > 0)
-    return 0.0 if cell.policy == "short" else 0.3
+    return {"short": 0.0, "again": 1.0}.get(cell.policy, 0.3)
 
 
 def bad(cell: Cell) -> float:
@@ -90,7 +91,8 @@ TARGETS = [
     "retention, flagged by the oracle: at least 0.95 of clean",
     "retention, flagged automatically: at least 0.95 of clean",
     "automatic flags within 5 points of the oracle's",
-    "swap_4: success per swap falls by at most 5 points",
+    "Ours, swap_4: success per swap falls by at most 5 points",
+    "Again, swap_4: success per swap falls by at most 5 points",
 ]
 
 
@@ -98,9 +100,9 @@ def test_targets_are_judged_by_their_numbers(tmp_path: Path, plan: ExperimentPla
     met = write_experiment(tmp_path / "good", plan, rate=good)
     assert verdicts(met) == dict.fromkeys(TARGETS, "met")
     failed = write_experiment(tmp_path / "bad", plan, rate=bad)
-    assert verdicts(failed) == dict.fromkeys(TARGETS[:-1], "not met") | {
-        TARGETS[-1]: verdicts(failed)[TARGETS[-1]]
-    }
+    judged = verdicts(failed)
+    assert list(judged) == TARGETS
+    assert {judged[target] for target in TARGETS[:-2]} == {"not met"}
 
 
 def test_a_target_that_was_not_measured_is_neither_met_nor_missed(
@@ -112,10 +114,10 @@ def test_a_target_that_was_not_measured_is_neither_met_nor_missed(
     shutil.rmtree(folder / "short")
     told = verdicts(folder)
     assert [told[name] for name in TARGETS] == [
-        "met", "not measured", "met", "not measured", "not measured", "met",
+        "met", "not measured", "met", "not measured", "not measured", "met", "met",
     ]  # fmt: skip
     text = report_on(folder, tmp_path / "report")
-    assert "; 6 cells of the plan were not evaluated" in text
+    assert "; 7 cells of the plan were not evaluated" in text
     assert "ours\n\nNot measured.\n" in text
 
 
