@@ -147,10 +147,15 @@ class ContextRule:
     one_level: bool = False
 
     def __post_init__(self) -> None:
-        if self.mean_gap is not None and 1 / self.mean_gap + 1 / self.mean_outage > 1:
+        if not 0 <= self.partial <= 1:
+            raise ValueError(f"partial is {self.partial}, expected a share from 0 to 1")
+        if self.mean_gap is None:
+            return
+        shortest = min(self.mean_gap, self.mean_outage)
+        if shortest < 1 or 1 / self.mean_gap + 1 / self.mean_outage > 1:
             raise ValueError(
                 f"mean_gap {self.mean_gap} and mean_outage {self.mean_outage} are shorter than "
-                "whole steps allow: 1 / mean_gap + 1 / mean_outage must not exceed 1"
+                "whole steps allow: both at least 1, and 1 / mean_gap + 1 / mean_outage at most 1"
             )
 
     def draw(

@@ -193,9 +193,15 @@ def test_partial_outages_keep_one_level_a_source() -> None:
     assert highest[is_partial].mean().item() == pytest.approx(0.5, abs=0.03)
 
 
-def test_outages_shorter_than_steps_are_refused() -> None:
-    with pytest.raises(ValueError, match="must not exceed 1"):
-        context(missing=1, mean_outage=1.2, mean_gap=1.5)
+@pytest.mark.parametrize("gap", [1.5, 0.5, 0.0, -40.0])
+def test_outages_shorter_than_steps_are_refused(gap: float) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        context(missing=1, mean_outage=1.2, mean_gap=gap)
+
+
+def test_a_partial_share_beyond_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        context(missing=1, partial=1.5)
 
 
 def test_shares_of_the_sources() -> None:
