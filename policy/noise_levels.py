@@ -122,6 +122,8 @@ class ContextRule:
         mean_gap: mean length of the gaps between outages in control steps, geometric: a
             Gilbert-Elliott channel, stationary from the first step on. None is one outage per
             sample, whose start is uniform and may lie before the window.
+        lasting: share of the samples with outages whose first outage never ends: the sample begins
+            without, and what goes out stays out. Needs mean_gap.
         partial: share of the samples with outages in which what is out keeps something: one level
             per source, uniform in [0, 1], instead of 1.
         missing_all: share of samples in which every source is out in the same stretch.
@@ -138,6 +140,7 @@ class ContextRule:
     slight_level: float = 0.1
     mean_outage: float = 5.0
     mean_gap: float | None = None
+    lasting: float = 0.0
     partial: float = 0.0
     missing_all: float = 0.02
     missing_cameras: float = 0.0
@@ -147,9 +150,12 @@ class ContextRule:
     one_level: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.partial <= 1:
-            raise ValueError(f"partial is {self.partial}, expected a share from 0 to 1")
+        for name in ("lasting", "partial"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} is {share}, expected a share from 0 to 1")
         if self.mean_gap is None:
+            if self.lasting > 0:
+                raise ValueError(f"lasting is {self.lasting}, which needs mean_gap, say 40 steps")
             return
         shortest = min(self.mean_gap, self.mean_outage)
         if shortest < 1 or 1 / self.mean_gap + 1 / self.mean_outage > 1:
@@ -225,7 +231,9 @@ class ContextRule:
         u = torch.rand(batch, context, sources, generator=generator)
         begins, ends = u < 1 / mean_gap, u > 1 - 1 / self.mean_outage
         share = self.mean_outage / (self.mean_outage + mean_gap)
-        begins[:, 0] = torch.rand(batch, sources, generator=generator) < share
+        is_lasting = torch.rand(batch, sources, generator=generator) < self.lasting
+        begins[:, 0] = (torch.rand(batch, sources, generator=generator) < share) & ~is_lasting
+        ends &= ~is_lasting.unsqueeze(1)
         ends[:, 0] = ~begins[:, 0]
         step = torch.arange(context).view(1, context, 1).expand(batch, -1, sources)
         last = torch.where(begins | ends, step, 0).cummax(1).values

@@ -29,26 +29,28 @@ class DropOut:
     """Stretches of training windows in which cameras show nothing: their features are zeros.
 
     Stretches and gaps are as stationary as in `ContextRule`, so the newest picture is missing as
-    often in a window of one step as in one of 180. The defaults are the shares and lengths of
-    `recipe=swap`.
+    often in a window of one step as in one of 180; those that last are not, since they begin within
+    the window. The defaults are the shares and lengths of `recipe=swap`, but for what lasts.
 
     Attributes:
         share: share of windows with such stretches, drawn for each camera by itself.
         share_all: share in which all cameras are out in the same stretches.
         mean_length: mean length of a stretch in control steps.
         mean_gap: mean length between two stretches in control steps.
+        lasting: share of the windows with stretches whose first stretch never ends.
     """
 
     share: float = 0.2
     share_all: float = 0.45
     mean_length: float = 40.0
     mean_gap: float = 40.0
+    lasting: float = 0.0
 
     def draw(self, batch: int, context: int, cameras: int, *, generator: Generator) -> Tensor:
         """(batch, context, cameras) bool, true where a camera shows nothing."""
         rule = ContextRule(
             slight=0.0, random=0.0, missing=self.share, missing_all=self.share_all,
-            mean_outage=self.mean_length, mean_gap=self.mean_gap,
+            mean_outage=self.mean_length, mean_gap=self.mean_gap, lasting=self.lasting,
             action_slight=0.0, action_random=0.0, action_missing=0.0,
         )  # fmt: skip
         return rule.draw(batch, context, cameras + 1, generator=generator)[..., :-1] > 0

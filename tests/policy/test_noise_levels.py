@@ -193,15 +193,32 @@ def test_partial_outages_keep_one_level_a_source() -> None:
     assert highest[is_partial].mean().item() == pytest.approx(0.5, abs=0.03)
 
 
+def test_lasting_outages_begin_within_the_sample_and_never_end() -> None:
+    rule = context(missing=1, mean_outage=1.5, mean_gap=15.0, lasting=0.4)
+    is_out = rule.draw(6000, 90, 2, generator=generator())[..., 0] == 1
+    is_lasting = is_out[:, -30:].all(1)  # by chance 30 steps of outages: under 1 in 100,000
+    assert is_lasting.float().mean().item() == pytest.approx(0.4, abs=0.03)
+    assert not is_out[is_lasting, 0].any()
+    assert (is_out[is_lasting].diff(dim=1).sum(1) == 1).all()
+    first = is_out[is_lasting].int().argmax(1).float()
+    assert first.mean().item() == pytest.approx(15.0, rel=0.1)
+
+
 @pytest.mark.parametrize("gap", [1.5, 0.5, 0.0, -40.0])
 def test_outages_shorter_than_steps_are_refused(gap: float) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         context(missing=1, mean_outage=1.2, mean_gap=gap)
 
 
-def test_a_partial_share_beyond_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        context(missing=1, partial=1.5)
+@pytest.mark.parametrize("name", ["partial", "lasting"])
+def test_a_share_of_outages_beyond_one_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 1.5.*from 0 to 1"):
+        context(missing=1, mean_gap=40.0, **{name: 1.5})
+
+
+def test_lasting_outages_without_gaps_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs mean_gap"):
+        context(missing=1, lasting=0.5)
 
 
 def test_shares_of_the_sources() -> None:

@@ -200,7 +200,8 @@ def test_every_model_and_planning_builds(model: str, planning: str) -> None:
 
 @pytest.mark.parametrize("recipe", names("recipe"))
 def test_every_recipe_builds(recipe: str) -> None:
-    encoder = ["data.encoder=z"] if recipe.startswith("swap") else []
+    on_features = recipe.startswith(("swap", "arm_pick_place"))
+    encoder = ["data.encoder=z"] if on_features else []
     config = compose("data.path=x", "output_dir=y", f"recipe={recipe}", *encoder)
     assert config.task
     assert config.training.num_steps > config.training.warmup_steps
