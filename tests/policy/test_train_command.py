@@ -198,19 +198,31 @@ def test_every_model_and_planning_builds(model: str, planning: str) -> None:
     )  # fmt: skip
 
 
+def is_on_features(recipe: str) -> bool:
+    return recipe.startswith(("swap", "arm_pick_place"))
+
+
 @pytest.mark.parametrize("recipe", names("recipe"))
 def test_every_recipe_builds(recipe: str) -> None:
-    on_features = recipe.startswith(("swap", "arm_pick_place"))
-    encoder = ["data.encoder=z"] if on_features else []
+    encoder = ["data.encoder=z"] if is_on_features(recipe) else []
     config = compose("data.path=x", "output_dir=y", f"recipe={recipe}", *encoder)
     assert config.task
     assert config.training.num_steps > config.training.warmup_steps
     check_builds(config)
 
 
+@pytest.mark.parametrize("recipe", [*filter(is_on_features, names("recipe"))])
+def test_every_recipe_on_features_builds_end_to_end(recipe: str) -> None:
+    config = compose("data.path=x", "output_dir=y", f"recipe={recipe}", "size=gpu")
+    assert config.data.encoder is None
+    assert config.training.num_steps == 40000
+    check_builds(config)
+
+
 def test_every_yaml_is_covered() -> None:
     groups = {path.parent.name for path in CONFIGS.glob("*/*.yaml")}
-    assert groups == {"model", "planning", "recipe"}
+    assert groups == {"model", "planning", "recipe", "size"}
+    assert names("size") == ["gpu"]
     tops = sorted(path.name for path in CONFIGS.glob("*.yaml"))
     assert tops == ["pretrain.yaml", "train.yaml"]  # the former: test_frozen_encoder
 
