@@ -40,10 +40,10 @@ class Context:
     summary: Tensor
 
     def present(self, steps: Tensor) -> Tensor:
-        """(B, D) the summary of the token of each plan's first control step, steps (B, 1)."""
-        known = self.steps[:, -self.summary.shape[1] :]
-        index = (known == steps).int().argmax(1)  # (B or 1,) or (B,)
-        return self.summary[torch.arange(len(self.summary), device=index.device), index]
+        """(B, T, D) the summary of the token of each control step of `steps` (B, T)."""
+        known = self.steps[:, -self.summary.shape[1] :].unsqueeze(1)  # (B or 1, 1, N')
+        index = (known == steps.unsqueeze(-1)).int().argmax(-1)  # (B, T)
+        return self.summary.gather(1, index.unsqueeze(-1).expand(-1, -1, self.summary.shape[-1]))
 
 
 class Denoiser(nn.Module):
@@ -168,24 +168,34 @@ class Denoiser(nn.Module):
     def forward(self, plan: Tensor, levels: Tensor, steps: Tensor, context: Context) -> Tensor:
         """One call of the plan stack.
 
+        The M plans of a window lie side by side in one sequence; each looks at itself and at its
+        own past only. So the window's keys and values are there once, whatever M is.
+
         Args:
-            plan: (B, H, A) noisy actions at unit scale.
-            levels: (B, H).
-            steps: (B, H) absolute control steps of the slots.
-            context: of the same batch. A plan token sees steps up to its plan's first slot only.
+            plan: (B M, H, A) noisy actions at unit scale, a window's plans one after the other.
+            levels: (B M, H).
+            steps: (B M, H) absolute control steps of the slots.
+            context: of B windows. A plan token sees steps up to its plan's first slot only.
 
         Returns:
-            (B, H, A) the network's output; what it means is the prediction type's business.
+            (B M, H, A) the network's output; what it means is the prediction type's business.
         """
-        now = self.present(context.present(steps[:, :1])) if self.pooled else None
-        present = steps[:, :1].unsqueeze(-1)  # (B, 1, 1)
-        seen = context.steps.unsqueeze(1)  # (B or 1, 1, N)
-        visible = (seen <= present) & (seen > present - self.memory)
-        if bool(visible.all()):
-            return self._run_plan(plan, levels, steps, context.layers, None, now)
-        own = torch.ones(len(plan), 1, plan.shape[1], dtype=torch.bool, device=plan.device)
-        mask = torch.cat([visible.expand(len(plan), -1, -1), own], dim=-1).unsqueeze(1)
-        return self._run_plan(plan, levels, steps, context.layers, mask, now)
+        num_plans = len(plan) // len(context.summary)
+        first = steps[:, :1].expand(-1, steps.shape[1])
+        tokens, level, step, present = (
+            rearrange(x, "(b m) h ... -> b (m h) ...", m=num_plans)
+            for x in (plan, levels, steps, first)
+        )
+        now = self.present(context.present(present)) if self.pooled else None
+        seen, present = context.steps.unsqueeze(1), present.unsqueeze(-1)  # (B or 1, 1, N)
+        visible = (seen <= present) & (seen > present - self.memory)  # (B, M H, N)
+        mask = None
+        if num_plans > 1 or not bool(visible.all()):
+            owner = torch.arange(num_plans, device=plan.device).repeat_interleave(steps.shape[1])
+            own = (owner.unsqueeze(-1) == owner).expand(len(visible), -1, -1)
+            mask = torch.cat([visible, own], dim=-1).unsqueeze(1)
+        output = self._run_plan(tokens, level, step, context.layers, mask, now)
+        return rearrange(output, "b (m h) a -> (b m) h a", m=num_plans)
 
     def _run_plan(
         self,
@@ -200,7 +210,7 @@ class Denoiser(nn.Module):
         angles = rotary_angles(steps, self.head_size)
         x = self.plan_input(plan)
         if now is not None:
-            x = x + now.unsqueeze(1)
+            x = x + now
         for block, kv in zip(self.plan_blocks, layers, strict=True):
             x, _ = block(x, level, angles, mask=mask, extra=kv)
         shift, scale = self.head_modulation(level).chunk(2, dim=-1)

@@ -245,15 +245,7 @@ class DiffusionForcing(nn.Module):
         noise = _noise(target.shape, generator, device)
         x = target + self._drift(target, generator)
         plan = add_noise(self.noise_schedule, x, noise, k)
-        steps = (
-            context.steps if len(context.steps) == 1 else context.steps.repeat_interleave(m, dim=0)
-        )
-        shared = Context(
-            [_repeat_pairs(kv, m) for kv in context.layers],
-            steps,
-            context.summary.repeat_interleave(m, dim=0),
-        )
-        estimate = self.clean_estimate(plan, k, rearrange(slots, "b m h -> (b m) h"), shared)
+        estimate = self.clean_estimate(plan, k, rearrange(slots, "b m h -> (b m) h"), context)
         error = (estimate - target).square().mean(-1)  # (B M, H)
         counted = self._starts_inside(batch, start) & (k > TINY_LEVEL)
         weight = self.loss_weight(self.noise_schedule, k) * counted
@@ -284,13 +276,6 @@ class DiffusionForcing(nn.Module):
         share = torch.linspace(0, 1, horizon).view(1, horizon, 1)
         is_drifted = torch.rand(count, 1, 1, generator=generator) < 0.5
         return (is_drifted * (ends[0] + share * ends[1])).to(target.device)
-
-
-def _repeat_pairs(pair: tuple[Tensor, Tensor], m: int) -> tuple[Tensor, Tensor]:
-    """Keys and values (B, ...) -> (B M, ...), each sample's copies side by side."""
-    if m == 1:
-        return pair
-    return tuple(x.repeat_interleave(m, dim=0) for x in pair)  # type: ignore[return-value]
 
 
 def _noise(shape: torch.Size, generator: Generator, device: torch.device) -> Tensor:

@@ -182,6 +182,7 @@ class _Run:
             lr=settings.learning_rate,
             betas=(0.9, settings.beta2),
             weight_decay=settings.weight_decay,
+            fused=True,
         )
         state = self._model, self._average, optimizer
         self.first_step = load_training_state(output_dir / "training_state", *state)

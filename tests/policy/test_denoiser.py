@@ -117,6 +117,27 @@ def test_a_plan_sees_the_past_of_its_own_first_step_only(denoiser: Denoiser) -> 
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("pooled", [False, True])
+def test_plans_side_by_side_are_each_what_they_are_alone(pooled: bool) -> None:
+    torch.manual_seed(0)
+    denoiser = Denoiser(
+        source_sizes=SIZES, action_size=2, memory=MEMORY, pooled=pooled,
+        width=32, heads=2, context_layers=1, plan_layers=2, level_size=16,
+    )  # fmt: skip
+    shake(denoiser)
+    context = read(denoiser.eval(), sources())
+    alone = [plan_at(first) for first in ([3, 4], [5, 2], [5, 5])]
+    plans, levels, steps = (
+        torch.stack(parts, dim=1).flatten(0, 1)  # the plans of a window one after the other
+        for parts in zip(*((plan + i, k, t) for i, (plan, k, t) in enumerate(alone)), strict=True)
+    )
+    together = denoiser(plans, levels, steps, context).unflatten(0, (2, len(alone)))
+    for i, (plan, k, t) in enumerate(alone):
+        expected = denoiser(plan + i, k, t, context)
+        torch.testing.assert_close(together[:, i], expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
 def test_plan_tokens_see_each_other_both_ways_and_leave_the_context_alone(
     denoiser: Denoiser,
 ) -> None:
