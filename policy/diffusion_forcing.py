@@ -73,10 +73,8 @@ class DiffusionForcing(nn.Module):
         guess_stride: control steps between the guessed actions. Beyond the plan's horizon a guess
             must come from what is seen and remembered: the last motion alone does not tell it.
         recall_weight: weight of an auxiliary loss on the context stack alone, where the denoiser
-            `recalls`: the squared error of what each observed source shows at a step, told from
-            that step's token, as far as the token lacks it (weighted by its noise level). So what
-            was seen is remembered as precisely as it was seen, for as long as nothing is seen. The
-            paper's loss denoises observations too.
+            `recalls`: the squared error of each source's clean features, told from its step's
+            token and weighted by its noise level. So what was seen is remembered as precisely.
         starts_empty: before its first observation an episode has no context at all, rather than
             tokens of pure noise: right for a memory as long as the episode.
         shrinks_noise: each noisy context source is shrunk to what is to be expected of its clean
@@ -208,13 +206,10 @@ class DiffusionForcing(nn.Module):
         return (error * inside).sum() / inside.sum().clamp(min=1)
 
     def _recall_loss(self, features: list[Tensor], unseen: Tensor, context: Context) -> Tensor:
-        """Mean squared error of the observed sources (B, W, F_s) as they are recalled.
-
-        `unseen` (B, W, S) weighs each source of each step.
-        """
+        """Squared error of the recalled sources (B, W, F_s), averaged by `unseen` (B, W, S)."""
         assert self.denoiser.recall is not None
-        recalled = self.denoiser.recall(context.summary).float()
-        parts = recalled.split(self.denoiser.source_sizes[:-1], dim=-1)
+        sizes = self.denoiser.source_sizes[:-1]
+        parts = self.denoiser.recall(context.summary).float().split(sizes, dim=-1)
         errors = [(part - x).square().mean(-1) for part, x in zip(parts, features, strict=False)]
         weight = unseen[..., :-1]  # the last source is the executed action
         return (torch.stack(errors, dim=-1) * weight).sum() / weight.sum().clamp(min=1)

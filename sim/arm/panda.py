@@ -145,7 +145,7 @@ def _show_hull(arm: mujoco.MjSpec, mesh_name: str, *, file: Path) -> None:
     arm.delete(arm.mesh(mesh_name))
 
 
-@functools.cache  # a quarter of the time that a world takes to be made
+@functools.cache  # most of the time that a world takes to be made
 def _hull(file: Path) -> tuple[list[float], list[int]]:
     """Corners and faces, wound outwards, of the convex hull of an STL file's mesh."""
     triangle = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
