@@ -22,6 +22,7 @@ OPEN_M = 0.07  # between the fingers before a grasp
 HOVER_M = (0.10, 0.13)  # above a thing before going down to it, and with it: clear of others
 FUNNEL_M = 0.02  # a hand less far off to a thing's side goes straight down to it
 MAX_TRIES = 4
+MISS_ASIDE_M, MISS_ABOVE_M = (0.010, 0.025), (0.035, 0.050)  # of a first try that fails
 
 PICK = ("reach", "descend", "grasp", "lift")  # the sub-goals of each phrase
 PLACE = ("carry", "lower", "release", "retreat")
@@ -82,6 +83,7 @@ def pick(
     rng: np.random.Generator,
     yaw: float | Callable[[], float] | None = None,
     grasp_height: float = 0.0,
+    misses: float = 0.0,
     label: str = "",
 ) -> Script:
     """Grasp the thing `name` and lift it, trying again if it slips.
@@ -92,12 +94,17 @@ def pick(
         rng: for the height of the approach, the yaw, and where exactly to grasp.
         yaw: of the hand; a function is asked before each try, None draws one for all.
         grasp_height: of the fingers above the thing's origin, m.
+        misses: share of the grasps whose first try closes above the thing and beside its middle,
+            without touching it, to show what to do then.
         label: put before the sub-goals' names.
     """
     yaw = float(rng.uniform(-0.5, 0.5)) if yaw is None else yaw
-    for _ in range(MAX_TRIES):
+    for number in range(MAX_TRIES):
         hand_yaw = yaw() if callable(yaw) else yaw
         offset = np.array([*rng.normal(0.0, 0.002, size=2), grasp_height])
+        is_miss = number == 0 and misses > 0 and rng.random() < misses
+        if is_miss:
+            offset += _miss(rng)
         thing = _moving(world, name, offset)
         reach = Waypoint(
             label=f"{label}reach",
@@ -110,7 +117,7 @@ def pick(
             reach,
             label=f"{label}descend",
             position=funnel(world, thing),
-            tolerance_m=0.006,
+            tolerance_m=0.02 if is_miss else 0.006,  # it may lie on the thing, and come no nearer
             is_careful=True,
         )
         here = world.tcp_position
@@ -204,6 +211,14 @@ def fingers_at_rest(world: ArmPhysics) -> Callable[[], bool]:
         return len(openings) > num_steps and abs(openings[-1] - openings[-1 - num_steps]) < 0.0005
 
     return at_rest
+
+
+def _miss(rng: np.random.Generator) -> np.ndarray:
+    """(3,) m from where a grasp should be to where it closes around nothing."""
+    direction, aside = rng.uniform(-np.pi, np.pi), rng.uniform(*MISS_ASIDE_M)
+    return np.array(
+        [aside * np.cos(direction), aside * np.sin(direction), rng.uniform(*MISS_ABOVE_M)]
+    )
 
 
 def _moving(world: ArmPhysics, name: str, offset: np.ndarray) -> Callable[[], np.ndarray]:

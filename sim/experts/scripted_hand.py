@@ -2,7 +2,8 @@
 
 It walks towards the current way-point from where it is, a stride at a time, slower near the aim,
 wandering on the way and hardly at all near contact. What it does is what is recorded, so the
-demonstrations show how to come back.
+demonstrations show how to come back. `careful_wander_m` lets it stray on careful ways, too: else a
+grasp comes down where it began to, and a policy learns to go on straight instead of to look.
 """
 
 from __future__ import annotations
@@ -33,9 +34,25 @@ class ScriptedHand:
 
     label_features = (Feature(name="subgoal", shape=(1,), dtype="int64", role="other"),)
 
-    def __init__(self, environment: ArmEnvironment, *, wander: float = 1.0) -> None:
-        """Drive `environment`, whose world it reads; `wander` scales how far it strays."""
+    def __init__(
+        self, environment: ArmEnvironment, *, wander: float = 1.0, careful_wander_m: float = 0.0
+    ) -> None:
+        """Drive `environment`, whose world it reads.
+
+        Args:
+            environment: of an arm task.
+            wander: scales how far it strays.
+            careful_wander_m: standard deviation in each direction on careful ways with open
+                fingers, far from either end of them; near contact, or with something in the hand,
+                it is CAREFUL_WANDER_M, whatever this is.
+
+        Raises:
+            ValueError: `careful_wander_m` is negative.
+        """
+        if careful_wander_m < 0:
+            raise ValueError(f"careful_wander_m is {careful_wander_m}, expected 0 or more")
         self._environment, self._wander_scale = environment, wander
+        self._careful_wander_m = careful_wander_m
         self._subgoals = environment.arm_task.subgoals
         self.reset(0)
 
@@ -94,8 +111,14 @@ class ScriptedHand:
         stride = min(0.1 * pace * speed, max(eased, 0.006 * pace), distance)
         since = float(np.linalg.norm(here - self._left_from))
         fade = np.clip(min(distance, since) / WANDER_FADE_M, 0.0, 1.0)
-        std = pace * max(CAREFUL_WANDER_M, fade * WANDER_M * (not waypoint.is_careful))
+        std = pace * max(CAREFUL_WANDER_M, fade * self._far_wander_m(waypoint))
         return here + way * (stride / max(distance, 1e-9)) + std * self._next_wander(rate_hz)
+
+    def _far_wander_m(self, waypoint: Waypoint) -> float:
+        """Standard deviation of its wander far from either end of the way, m."""
+        if not waypoint.is_careful:
+            return WANDER_M
+        return self._careful_wander_m if waypoint.opening > 0 else 0.0
 
     @property
     def _pace(self) -> float:

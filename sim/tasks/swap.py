@@ -100,6 +100,7 @@ class Swap:
         num_swaps: int = 1,
         apple_first: bool = False,
         detours: float = 0.0,
+        misses: float = 0.0,
     ) -> None:
         """The task.
 
@@ -110,18 +111,24 @@ class Swap:
             apple_first: demonstrators park the apple; else either fruit, at random.
             detours: share of the ways to a fruit or a plate on which demonstrators first set out
                 for somewhere else, so that where the hand heads does not tell where it should go.
+            misses: share of the grasps whose first try closes around nothing, so that
+                demonstrators show how to try again.
 
         Raises:
-            ValueError: `num_swaps` is less than 1, or `detours` is no share.
+            ValueError: `num_swaps` is less than 1, or `detours` or `misses` is no share.
         """
-        if not 0 <= detours <= 1:
-            raise ValueError(f"detours is {detours}, expected a share from 0 to 1")
+        for name, share in (("detours", detours), ("misses", misses)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share}, expected a share from 0 to 1")
         if num_swaps < 1:
             raise ValueError(f"num_swaps is {num_swaps}, expected at least 1")
         self.duration_s, self._period_s = num_swaps * duration_s, duration_s
         self._num_swaps = num_swaps
         self._demonstrator = Demonstrator(
-            apple_first=apple_first, detours=detours, is_careful=num_swaps > 1
+            apple_first=apple_first,
+            detours=detours,
+            misses=misses,
+            is_careful=num_swaps > 1,
         )
         self.memory = Memory.of((0, 1))
 

@@ -23,6 +23,7 @@ class Demonstrator:
         apple_first: it parks the apple; else either fruit, at random.
         detours: share of the ways to a fruit or a plate on which it first sets out for somewhere
             else.
+        misses: share of the grasps whose first try closes around nothing.
         is_careful: it passes over the plate in the middle. In one or two of a hundred swaps the
             straight way is so low that it knocks the other fruit off its plate. One swap can spare
             that; of several, all that follow would be lost.
@@ -30,6 +31,7 @@ class Demonstrator:
 
     apple_first: bool
     detours: float
+    misses: float
     is_careful: bool
 
     def swap(self, world: ArmPhysics, start: Layout, rng: np.random.Generator) -> Script:
@@ -41,7 +43,7 @@ class Demonstrator:
         for number, (fruit, plate) in enumerate(moves, start=1):
             label = f"move {number}: "
             yield from self._detour(f"{label}reach", rng)
-            yield from pick(world, names[fruit], rng=rng, label=label)
+            yield from pick(world, names[fruit], rng=rng, misses=self.misses, label=label)
             yield from self._detour(f"{label}carry", rng, opening=0.0)
             goal = on_plate(plate, rng)
             if self.is_careful and is_far(world, goal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -36,13 +37,14 @@ def follow(
     *,
     seed: int = 0,
     wander: float = 1.0,
+    careful_wander_m: float = 0.0,
     meanwhile: Callable[[ArmPhysics, str], None] = lambda world, label: None,
     **options,
 ) -> tuple[ArmEnvironment, list[str], np.ndarray]:
     """Drive until "done" is pursued: the environment, the sub-goals and (T, 10) the states."""
     task = Scripted(script)
     environment = ArmEnvironment(task, features=("state",), **options)
-    expert = ScriptedHand(environment, wander=wander)
+    expert = ScriptedHand(environment, wander=wander, careful_wander_m=careful_wander_m)
     observation = environment.reset(seed)
     expert.reset(seed)
     labels, states = [], [observation["state"]]
@@ -127,6 +129,27 @@ def test_without_wander_it_walks_straight_and_with_care_nearly():
 
     assert aside(wander=0.0) < 0.008
     assert aside(is_careful=True) < 0.012
+
+
+def test_it_can_stray_on_careful_ways_with_open_fingers_and_still_arrives():
+    def aside(**options) -> tuple[float, float]:
+        careful_wander_m = options.pop("careful_wander_m")
+        script = walk(is_careful=True, tolerance_m=0.006, **options)
+        runs = [follow(script, seed=i, careful_wander_m=careful_wander_m)[2] for i in range(6)]
+        farthest, last = [], []
+        for states in (run[:, :3] for run in runs):
+            way = (SIDE - states[0]) / np.linalg.norm(SIDE - states[0])
+            gone = states - states[0]
+            farthest.append(np.linalg.norm(gone - np.outer(gone @ way, way), axis=1).max())
+            last.append(np.linalg.norm(states[-1] - SIDE))
+        return float(np.median(farthest)), max(last)
+
+    steady, astray = aside(careful_wander_m=0.0), aside(careful_wander_m=0.012)
+    assert astray[0] > 1.5 * steady[0]
+    assert astray[1] < 0.007
+    assert aside(careful_wander_m=0.012, opening=0.0) == aside(careful_wander_m=0.0, opening=0.0)
+    with pytest.raises(ValueError, match=r"careful_wander_m is -0\.1, expected 0 or more"):
+        follow(walk(), careful_wander_m=-0.1)
 
 
 def test_it_is_slower_with_care_and_seeds_differ_in_haste():
@@ -225,6 +248,22 @@ def test_pick_lifts_the_thing():
         assert world.is_holding("apple")
         assert world.position("apple")[2] > 0.06
         assert list(dict.fromkeys(labels)) == [*PICK, "done"]
+
+
+def test_a_first_try_can_miss_without_touching_and_the_second_holds():
+    def script(world: ArmPhysics, rng: np.random.Generator) -> Script:
+        yield from pick(world, "apple", rng=rng, misses=1.0)
+        yield done()
+
+    for seed in range(4):
+        environment, labels, states = follow(script, seed=seed)
+        world = environment.physics
+        assert world.is_holding("apple")
+        order = [label for label, _ in itertools.groupby(labels)]
+        assert order.count("grasp") == order.count("descend") == 2
+        lift = labels.index("lift")
+        assert states[lift, 2] > 0.045  # its top is at 0.06
+        assert states[lift, 9] < 0.01  # m between the fingers: around nothing
 
 
 def test_pick_follows_a_thing_that_was_pushed_away_and_tries_again():

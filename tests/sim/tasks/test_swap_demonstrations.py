@@ -154,6 +154,7 @@ def test_detours_lead_elsewhere_first_and_still_succeed() -> None:
     assert lengths[1] > 1.1 * lengths[0]
 
 
-def test_detours_must_be_a_share() -> None:
-    with pytest.raises(ValueError, match=r"detours is 1\.5, expected a share from 0 to 1"):
-        Swap(detours=1.5)
+@pytest.mark.parametrize("name", ["detours", "misses"])
+def test_detours_and_misses_must_be_shares(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is 1\.5, expected a share from 0 to 1"):
+        Swap(**{name: 1.5})
