@@ -75,7 +75,7 @@ class EvaluateConfig:
         mark: what becomes of a flagged source; anything but noise is to compare with.
         delay: control steps until a plan can be used.
         batch_size: episodes carried together.
-        num_videos: episodes filmed.
+        num_videos: episodes filmed; half of them failures, if the environment can go back to them.
         num_threads: torch's; the results do not depend on it beyond rounding.
         output_dir: folder for what is written.
     """

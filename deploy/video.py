@@ -1,15 +1,17 @@
-"""Films of rollouts: an mp4 and a picture of all noise levels for each of the first few episodes.
+"""Films of rollouts: an mp4 and a picture of all noise levels for each of a few episodes.
 
-Frames are encoded as they come, so a film in the making is a few hundred kB whatever its length.
+What is worth filming is known at an episode's end. So where an environment can go back to saved
+moments, episodes are taped and then filmed or forgotten; elsewhere the first few are filmed live.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -18,9 +20,10 @@ from deploy.episode import StepRecord
 from deploy.film_frame import HEIGHT, WIDTH, FilmedStep, draw_frame
 from deploy.level_picture import LevelHistory, draw_levels
 from policy.interface import Plan
-from teleop_data.environment import Environment
+from teleop_data.environment import Environment, Rewindable
 
 FINAL_PAUSE_S = 1.0  # the last frame stays, so that one sees how it ended
+MAX_TAPES = 16  # at a time: the pictures of one episode may take 10 MB
 
 
 class Film:
@@ -78,29 +81,86 @@ class Film:
         self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tape:
+    """An episode so far: what was recorded at each control step, and the moment after it."""
+
+    environment: Rewindable
+    records: list[StepRecord] = field(default_factory=list)
+    moments: list[Any] = field(default_factory=list)
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the goal was reached."""
+        return any(record.result.success for record in self.records)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step follows."""
+        last = self.records[-1]
+        return last.result.terminated or last.step + 1 >= self.environment.max_steps
+
+    def add(self, record: StepRecord) -> None:
+        """Take in one control step, after which the environment stands where it is now."""
+        self.records.append(record)
+        self.moments.append(self.environment.save())
+
+    def film(self, seed: int) -> Film:
+        """The episode's film; the environment stands at its end afterwards."""
+        film = Film(self.environment, seed=seed)
+        for record, moment in zip(self.records, self.moments, strict=True):
+            self.environment.restore(moment)
+            film.add(record)
+        return film
+
+
 class EpisodeFilms:
-    """Films the first few episodes of a `roll_out`; `add` is its `on_step`."""
+    """Films some episodes of a `roll_out`; `add` is its `on_step`.
+
+    Of environments that can go back, half of the films show successes, the first ones, and half
+    failures, fewer if there are not as many; of others, the first episodes whatever comes of them.
+    """
 
     def __init__(
         self, environments: Sequence[Environment], *, seeds: Sequence[int], num_films: int
     ) -> None:
-        """Film the first `num_films` of `seeds`; episode i runs in environment i % their number."""
-        self._films = {
-            seed: Film(environments[index % len(environments)], seed=seed)
-            for index, seed in enumerate(seeds[:num_films])
-        }
+        """Film up to `num_films` of `seeds`; episode i runs in environment i % their number."""
+        self._films: dict[int, Film] = {}
+        self._tapes: dict[int, Tape] = {}
+        self._rewindable: dict[int, Rewindable] = {}
+        self._num_wanted = {True: num_films - num_films // 2, False: num_films // 2}
+        for index, seed in enumerate(seeds):
+            environment = environments[index % len(environments)]
+            if isinstance(environment, Rewindable):
+                self._rewindable[seed] = environment
+            elif index < num_films:
+                self._films[seed] = Film(environment, seed=seed)
 
     def add(self, seed: int, record: StepRecord) -> None:
         """Take in one control step of the episode of `seed`; most are not filmed."""
-        film = self._films.get(seed)
-        if film is not None:
-            film.add(record)
+        if seed in self._rewindable:
+            self._tape(seed, record)
+        elif seed in self._films:
+            self._films[seed].add(record)
+
+    def _tape(self, seed: int, record: StepRecord) -> None:
+        if record.step == 0 and len(self._tapes) < MAX_TAPES and any(self._num_wanted.values()):
+            self._tapes[seed] = Tape(environment=self._rewindable[seed])
+        tape = self._tapes.get(seed)
+        if tape is None:
+            return
+        tape.add(record)
+        if tape.is_over:
+            del self._tapes[seed]
+            if self._num_wanted[tape.is_success]:
+                self._num_wanted[tape.is_success] -= 1
+                self._films[seed] = tape.film(seed)
 
     def write(self, folder: Path) -> list[Path]:
         """Write `rollout_<seed>.mp4` and `levels_<seed>.png` per film; returns the films' paths."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
-        for seed, film in self._films.items():
+        for seed, film in sorted(self._films.items()):
             path = folder / f"rollout_{seed}.mp4"
             path.write_bytes(film.to_bytes())
             draw_levels(film.levels, folder / f"levels_{seed}.png")

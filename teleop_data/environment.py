@@ -71,6 +71,19 @@ class Environment(Protocol):
 
 
 @runtime_checkable
+class Rewindable(Environment, Protocol):
+    """An Environment that can go back to moments of its episodes."""
+
+    def save(self) -> Any:
+        """This moment of the episode; opaque. RuntimeError before the first reset."""
+        ...
+
+    def restore(self, state: Any, /) -> Observation:
+        """Go back to a moment saved here or by an environment made alike; what is seen then."""
+        ...
+
+
+@runtime_checkable
 class Labelled(Protocol):
     """Tells facts beside observations and actions, for the record only: no policy sees them.
 

@@ -28,6 +28,7 @@ from deploy.experiment.plan import CellGroup, ExperimentPlan, Phase, condition, 
 from sim.perturbations.conditions import PerturbationConfig, read_condition
 
 PLAIN = re.compile(r"[A-Za-z/][\w\-/.+]*")  # what Hydra takes for a string as it stands
+UNFLAGGED = "unflagged"  # the flag none, where the condition none has that name
 NEEDED = ("config.json", "schema.json", "statistics.json", "model.safetensors")
 
 
@@ -40,7 +41,7 @@ class Cell:
         policy, task, condition: names.
         phase, flag: values of `Phase` and `Flagging`.
         num_episodes: of the seeds first_seed, first_seed + 1, ...
-        num_videos: episodes filmed.
+        num_videos: episodes filmed, as `EvaluateConfig` has it.
         folder: below the results folder.
         seconds: rough time that it takes.
     """
@@ -114,7 +115,7 @@ def chosen(cells: Sequence[Cell], *, only: Sequence[str]) -> list[Cell]:
     """The cells of the policies, conditions, flags, phases and groups named in `only`.
 
     Names of one kind add up, kinds restrict each other: [ours, act, black_2s] are those two
-    policies under that one condition.
+    policies under that one condition. "none" is the condition; the flag none is "unflagged".
 
     Raises:
         ValueError: a name is of no kind; lists those there are.
@@ -122,14 +123,20 @@ def chosen(cells: Sequence[Cell], *, only: Sequence[str]) -> list[Cell]:
     kept = list(cells)
     known: set[str] = set()
     for kind in ("policy", "condition", "flag", "phase", "group", "task"):
-        values = {getattr(cell, kind) for cell in cells} - known  # the first kind has the name
+        values = {_name(cell, kind) for cell in cells} - known  # the first kind has the name
         wanted = values & set(only)
         known |= values
         if wanted:
-            kept = [cell for cell in kept if getattr(cell, kind) in wanted]
+            kept = [cell for cell in kept if _name(cell, kind) in wanted]
     if unknown := [name for name in only if name not in known]:
         raise ValueError(f"only: nothing is called {unknown}; have: {', '.join(sorted(known))}")
     return kept
+
+
+def _name(cell: Cell, kind: str) -> str:
+    """What `only` calls it."""
+    name = getattr(cell, kind)
+    return UNFLAGGED if (kind, name) == ("flag", "none") else name
 
 
 def evaluation_of(

@@ -72,7 +72,7 @@ class CellGroup:
         conditions: names of sim/configs/perturbation, or of the plan's own conditions.
         flags, phases: all combinations are run.
         num_episodes: in each cell.
-        num_videos: films of the first episodes of each cell.
+        num_videos: films of each cell, of successes and failures.
         task: "" is the plan's.
         seconds_per_episode: None is the plan's.
     """

@@ -72,6 +72,8 @@ def test_names_of_one_kind_add_up_and_kinds_restrict_each_other(plan: Experiment
     ]
     assert left("other", "blind") == ["other/none-anytime-none", "blind/black_now-anytime-oracle"]
     assert left("mechanism") == ["blind/black_now-anytime-oracle"]
+    assert left("ours", "unflagged") == ["ours/none-anytime-none", "ours/black_now-anytime-none"]
+    assert left("ours", "none") == ["ours/none-anytime-none"]
     with pytest.raises(ValueError, match=r"nothing is called \['hours'\]; have: .*ours"):
         left("ours", "hours")
 
