@@ -95,15 +95,14 @@ def pick(
         yaw: of the hand; a function is asked before each try, None draws one for all.
         grasp_height: of the fingers above the thing's origin, m.
         misses: share of the grasps whose first try closes above the thing and beside its middle,
-            without touching it, to show what to do then.
+            to show what to do then.
         label: put before the sub-goals' names.
     """
     yaw = float(rng.uniform(-0.5, 0.5)) if yaw is None else yaw
     for number in range(MAX_TRIES):
         hand_yaw = yaw() if callable(yaw) else yaw
         offset = np.array([*rng.normal(0.0, 0.002, size=2), grasp_height])
-        is_miss = number == 0 and misses > 0 and rng.random() < misses
-        if is_miss:
+        if is_miss := number == 0 and misses > 0 and rng.random() < misses:
             offset += _miss(rng)
         thing = _moving(world, name, offset)
         reach = Waypoint(
@@ -120,10 +119,9 @@ def pick(
             tolerance_m=0.02 if is_miss else 0.006,  # it may lie on the thing, and come no nearer
             is_careful=True,
         )
-        here = world.tcp_position
         yield Waypoint(
             label=f"{label}grasp",
-            position=at(here),
+            position=at(here := world.tcp_position),
             yaw=hand_yaw,
             opening=0.0,
             is_careful=True,

@@ -2,8 +2,7 @@
 
 It walks towards the current way-point from where it is, a stride at a time, slower near the aim,
 wandering on the way and hardly at all near contact. What it does is what is recorded, so the
-demonstrations show how to come back. `careful_wander_m` lets it stray on careful ways, too: else a
-grasp comes down where it began to, and a policy learns to go on straight instead of to look.
+demonstrations show how to come back. `careful_wander_m` lets it stray on careful ways, too.
 """
 
 from __future__ import annotations

@@ -250,7 +250,7 @@ def test_pick_lifts_the_thing():
         assert list(dict.fromkeys(labels)) == [*PICK, "done"]
 
 
-def test_a_first_try_can_miss_without_touching_and_the_second_holds():
+def test_a_first_try_can_miss_and_the_second_holds():
     def script(world: ArmPhysics, rng: np.random.Generator) -> Script:
         yield from pick(world, "apple", rng=rng, misses=1.0)
         yield done()
