@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from policy.observation_encoder import CameraEncoder
 from policy.pretraining import Pretrained
 from teleop_data.parts import Episodes, Rows
 from teleop_data.schema import Feature, Schema
+from teleop_data.sole_use import SoleUse
 
 ENCODED_AT_ONCE = 256  # pictures
 IS_DONE = "is_done"
@@ -156,18 +158,25 @@ def encode_episodes(
     episodes: Episodes, encoders: FrozenEncoders, *, store: str | Path
 ) -> EncodedEpisodes:
     """The episodes with features for pictures; made now if `store` does not hold them yet."""
+    root = zarr.open_group(store, mode="a")
+    group = root.require_group(f"features/{encoders.fingerprint}")
+    folder = Path(store, group.path)
     features = {}
-    for name, encoder in encoders.cameras.items():
-        pictures = episodes[name]
-        group = zarr.open_group(store, mode="a").require_group(f"features/{encoders.fingerprint}")
-        kept = group.get(name)
-        is_whole = isinstance(kept, zarr.Array) and kept.attrs.get(IS_DONE) == len(pictures)
-        if not is_whole:
-            values = encode_rows(encoder, pictures).astype(np.float16)
-            kept = group.create_array(name, data=values, overwrite=True)
-            kept.attrs[IS_DONE] = len(pictures)
-        features[name] = np.asarray(kept[:], np.float32)  # type: ignore[index]
+    # a second training waits, and finds them
+    with SoleUse(folder, waits=True) if folder.is_dir() else nullcontext():
+        for name, encoder in encoders.cameras.items():
+            features[name] = _encoded(encoder, episodes[name], name=name, group=group)
     return EncodedEpisodes(episodes, features)
+
+
+def _encoded(encoder: CameraEncoder, pictures: Rows, *, name: str, group: zarr.Group) -> np.ndarray:
+    """(N, F) features of `pictures`, kept in `group` as `name`."""
+    kept = group.get(name)
+    if not isinstance(kept, zarr.Array) or kept.attrs.get(IS_DONE) != len(pictures):
+        values = encode_rows(encoder, pictures).astype(np.float16)
+        kept = group.create_array(name, data=values, overwrite=True)
+        kept.attrs[IS_DONE] = len(pictures)
+    return np.asarray(kept[:], np.float32)
 
 
 @torch.inference_mode()

@@ -90,12 +90,18 @@ def run(config: GenerateConfig) -> None:
     """Generate what `config` says.
 
     Raises:
-        ValueError: it cannot be, or what is at `output` belongs to another call or is damaged.
+        ValueError: it cannot be, or what is at `output` belongs to another call, is in use by one
+            or is damaged.
         ExpertError: more than `num_episodes` + 10 attempts failed; what succeeded is kept.
         WorkerError: a process died; what was finished is kept.
     """
     began_s = time.monotonic()
-    store = DemonstrationStore(Path(config.output), provenance=provenance_of(config))
+    with DemonstrationStore(Path(config.output), provenance=provenance_of(config)) as store:
+        _go_on(store, config, began_s=began_s)
+
+
+def _go_on(store: DemonstrationStore, config: GenerateConfig, *, began_s: float) -> None:
+    """Append what `store` lacks of what `config` wants."""
     num_there, steps_there = store.num_episodes, store.num_steps
     if num_there > config.num_episodes:
         raise ValueError(

@@ -10,8 +10,6 @@ and an episode that is in the store already, as its `recording` tells, is not ta
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -23,6 +21,7 @@ from teleop_data.journal import Journal, JournalError, JournalWriter
 from teleop_data.recorded_timing import timing_summary
 from teleop_data.replay_buffer import ReplayBuffer
 from teleop_data.schema import Schema, first_difference
+from teleop_data.sole_use import InUseError, SoleUse
 
 RECORDING = "recording"  # in an episode's attributes: which journal it comes from
 
@@ -56,11 +55,9 @@ class RecordingStore:
         self._report = report
         self.folder = path.with_name(path.name + ".journal")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.folder / "lock", os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
+            self._use = SoleUse(self.folder)
+        except InUseError as error:
             raise ValueError(
                 f"another process records into {path}; wait for its end, or choose another output"
             ) from error
@@ -142,7 +139,7 @@ class RecordingStore:
         """Let others record into it."""
         if not any(self.folder.glob("*.journal")):
             shutil.rmtree(self.folder)  # before the lock goes: nobody else can be in it
-        os.close(self._lock)
+        self._use.close()
 
     @property
     def _attributes(self) -> list[dict[str, Any]]:

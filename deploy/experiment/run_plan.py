@@ -13,15 +13,13 @@ weights, its condition or its seeds have changed. A cell that fails does not sto
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +41,7 @@ from deploy.experiment.cells import (
 )
 from deploy.experiment.plan import ExperimentPlan, read_plan, to_yaml
 from deploy.experiment.workers import Job, Outcome, Workers, remove_partial
+from teleop_data.sole_use import SoleUse
 
 
 @dataclass
@@ -110,7 +109,8 @@ def run(config: ExperimentConfig) -> Mapping[str, str]:
         print("\n".join(listing(tasks, results=output_dir, num_processes=config.num_processes)))
         return {}
     failures = {task.cell.folder: task.error for task in tasks if task.error}
-    with sole_use_of(output_dir):
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with SoleUse(output_dir):
         remove_partial(output_dir)
         (output_dir / "plan.yaml").write_text(to_yaml(plan))
         jobs = [task.job for task in tasks if task.job is not None and not task.is_done]
@@ -227,18 +227,6 @@ def sentence(outcome: Outcome) -> str:
         f"{outcome.name}: success {outcome.success_rate:.2f} [{low:.2f}, {high:.2f}] "
         f"in {outcome.seconds:.0f} s"
     )
-
-
-@contextmanager
-def sole_use_of(folder: Path) -> Iterator[None]:
-    """Nobody else writes into `folder` meanwhile. ValueError if somebody does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it with the process
-        except BlockingIOError as error:
-            raise ValueError(f"another forcing-experiment works on {folder}") from error
-        yield
 
 
 def git_commit() -> str | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sim.demonstrations.demonstrator import Demonstration
 from teleop_data.replay_buffer import ReplayBuffer, StoreError
 from teleop_data.schema import Schema, first_difference
+from teleop_data.sole_use import InUseError, SoleUse
 
 # What must agree in the provenance. The version may differ: a task that has changed shows in its
 # settings or its schema, and a store of hundreds of episodes should outlive an update.
@@ -21,7 +22,8 @@ COMPARED = ("task", "demonstrator", "settings", "first_seed")
 
 
 class DemonstrationStore:
-    """Successful demonstrations of one call, in the order of their seeds."""
+    """Successful demonstrations of one call, in the order of their seeds. A context manager: nobody
+    else generates into what is there until its end."""
 
     def __init__(self, path: Path, *, provenance: Mapping[str, Any]) -> None:
         """Go on with what is at `path`, or begin there with the first demonstration.
@@ -31,11 +33,28 @@ class DemonstrationStore:
             provenance: JSON-ready, with the keys `COMPARED`.
 
         Raises:
-            ValueError: what is there belongs to another call, or is no whole store.
+            ValueError: what is there belongs to another call, or is no whole store, or another
+                call is at work on it.
         """
         self.path, self._provenance = path, dict(provenance)
         self._schema: Schema | None = None
-        self._buffer = _opened(path, provenance=provenance) if path.exists() else None
+        self._use = _taken(path) if path.exists() else None
+        try:
+            self._buffer = _opened(path, provenance=provenance) if self._use else None
+        except ValueError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others go on with it."""
+        if self._use is not None:
+            self._use.close()
 
     @property
     def num_episodes(self) -> int:
@@ -80,7 +99,15 @@ class DemonstrationStore:
         if self._buffer is None:  # not before: a store of no episode would be taken for data
             assert self._schema is not None
             self._buffer = ReplayBuffer.create(self.path, self._schema, provenance=self._provenance)
+            self._use = _taken(self.path)
         self._buffer.append_episode(demonstration.episode, attributes=demonstration.attributes)
+
+
+def _taken(path: Path) -> SoleUse:
+    try:
+        return SoleUse(path)
+    except InUseError as error:
+        raise ValueError(f"{error}, or choose another output") from error
 
 
 def _opened(path: Path, *, provenance: Mapping[str, Any]) -> ReplayBuffer:

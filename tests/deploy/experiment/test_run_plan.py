@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from deploy.experiment.run_plan import ExperimentConfig, run, sole_use_of
+from deploy.experiment.run_plan import ExperimentConfig, run
 from deploy.experiment.workers import PARTIAL
+from teleop_data.sole_use import SoleUse
 from tests.deploy.experiment.tiny_plan import PLAN, write_plan
 
 ROOT = Path(__file__).parents[3]
@@ -152,7 +153,8 @@ def test_a_dry_run_lists_and_writes_nothing(tmp_path: Path):
 
 def test_two_calls_do_not_work_on_one_folder(tmp_path: Path):
     folder = write_plan(tmp_path)
-    with sole_use_of(folder / "results"), pytest.raises(ValueError, match="another"):
+    (folder / "results").mkdir()
+    with SoleUse(folder / "results"), pytest.raises(ValueError, match="another"):
         run(config(folder))
 
 

@@ -8,16 +8,18 @@ import re
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from sim.demonstrations.demonstrator import Demonstration, Demonstrator
-from sim.generate_demonstrations import run
+from sim.demonstrations.store import DemonstrationStore
+from sim.generate_demonstrations import provenance_of, run
 from sim.tasks.pick_place import pick_place_environment
 from teleop_data.replay_buffer import ReplayBuffer, StoreError
+from teleop_data.sole_use import SoleUse
 from tests.sim.demonstrations.generating import Fickle, contents, fickle, generate, seeds, started
 from tests.sim.demonstrations.test_parallel_episodes import is_running
 
@@ -188,3 +190,25 @@ def test_a_killed_process_ends_the_command_with_a_sentence(tmp_path: Path):
     assert re.search(r"at seed \d+, was killed by SIGKILL. Every finished", words)
     assert "Traceback" not in words
     assert ReplayBuffer.open(tmp_path / "d.zarr").num_episodes >= 1
+
+
+def test_a_second_call_is_turned_away_while_the_first_is_at_work(tmp_path: Path):
+    run(fickle(tmp_path / "d.zarr", num_episodes=1))
+    before = contents(tmp_path)
+    with (
+        SoleUse(tmp_path / "d.zarr"),
+        pytest.raises(ValueError, match=r"another process writes to .*d\.zarr.*another output"),
+    ):
+        run(fickle(tmp_path / "d.zarr", num_episodes=2))
+    assert contents(tmp_path) == before
+    run(fickle(tmp_path / "d.zarr", num_episodes=2))
+
+
+def test_a_store_is_taken_with_its_first_demonstration(tmp_path: Path):
+    config = fickle(tmp_path / "d.zarr", num_episodes=1)
+    with DemonstrationStore(tmp_path / "d.zarr", provenance=provenance_of(config)) as store:
+        with closing(Demonstrator(config.task.environment, config.task.expert or {})) as show:
+            store.expect(show.schema)
+            store.append(show(2))  # an even seed succeeds
+        with pytest.raises(ValueError, match="another process writes to"):
+            run(config)
