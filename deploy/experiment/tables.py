@@ -152,7 +152,8 @@ def variants_table(experiment: Experiment, role: Role) -> list[str]:
     """The policies of a role beside ours, under the conditions that they were put through."""
     names = experiment.names(role)
     cells = experiment.of(*names)
-    columns = list(dict.fromkeys((c.condition, c.phase, c.flag) for c in cells))
+    columns = dict.fromkeys((c.condition, c.phase, c.flag) for c in cells)
+    columns = sorted(columns, key=lambda column: column[0] != CLEAN)  # clean comes first
     head = [
         "policy",
         *(

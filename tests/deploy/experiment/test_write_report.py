@@ -54,6 +54,7 @@ groups:
     flags: [none, oracle]
     num_episodes: 40
   - {name: zeros, policies: [zeros], conditions: [black_2s], flags: [oracle], num_episodes: 20}
+  - {name: zeros and clean, policies: [zeros], num_episodes: 20}
   - {name: long, policies: [ours, repeats, short], task: swap_4, num_episodes: 20}
 """
 
@@ -180,9 +181,10 @@ def test_the_report_says_what_was_measured(tmp_path: Path, plan: ExperimentPlan)
     assert row[4] == "+0 points [-9, +9]"
     assert "- noise, unflagged: falls monotonically (0: 100 %" in text
     assert "flagged is worse than unflagged, of 8 compared: none." in text
-    row = table_row(text, "Zeros")
-    assert row[1].endswith("against ours")
-    assert ", n 20;" in row[1]
+    assert "| policy | clean | black 2s, flagged by the oracle |" in text
+    for words in table_row(text, "Zeros")[1:]:
+        assert words.endswith("against ours")
+        assert ", n 20;" in words
     assert table_row(text, "Ours", "swap_4")[2:4] == ["20", "100 % [84, 100]"]
     assert table_row(text, "short", "short0000000")[2:] == ["2500", "380", "forcing-train recipe=x"]
     assert "# ours/none-anytime-none: 40 episodes, seeds 100000 to 100039" in text
