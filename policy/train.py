@@ -7,8 +7,10 @@ The same command again goes on where the run was cut off.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +27,8 @@ from policy.training import TrainingSettings, train
 from teleop_data.dataset import WindowDataset
 from teleop_data.parts import Episodes, Part, with_parts
 from teleop_data.replay_buffer import ReplayBuffer
+from teleop_data.schema import Schema
+from teleop_data.sole_use import SoleUse
 from teleop_data.statistics import buffer_statistics
 from teleop_data.windows import split_episodes
 
@@ -88,9 +92,22 @@ def main(config: TrainConfig) -> None:
 
 
 def run(config: TrainConfig, *, command: str) -> Path:
-    """Open the data, describe the model, train; returns the checkpoint's folder."""
+    """Open the data, describe the model, train; returns the checkpoint's folder.
+
+    Raises:
+        InUseError: another training writes to `output_dir`.
+    """
     episodes = opened_episodes(config.data)
     schema = episodes.schema.select(config.data.features).with_angles(config.data.angles)
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    # of processes that train one policy together only the first writes
+    is_main = os.environ.get("RANK", "0") == "0"
+    with SoleUse(output_dir) if is_main else nullcontext():
+        return _train_on(episodes, schema, config=config, command=command)
+
+
+def _train_on(episodes: Episodes, schema: Schema, *, config: TrainConfig, command: str) -> Path:
     num_episodes = min(episodes.num_episodes, config.data.max_episodes or episodes.num_episodes)
     training, held_out = split_episodes(
         num_episodes, validation_share=config.data.validation_share, seed=config.training.seed

@@ -24,6 +24,7 @@ from policy.interface import Request
 from policy.train import TrainConfig, run
 from teleop_data.parts import part_of
 from teleop_data.schema import Feature, Schema
+from teleop_data.sole_use import InUseError, SoleUse
 from tests.policy.tiny_models import CAMERA, DENOISER, observation, statistics, write_store
 
 CONFIGS = Path(next(iter(policy.__path__))) / "configs"
@@ -127,6 +128,19 @@ def test_what_does_not_fit_the_store_is_named(
     with pytest.raises(error, match=message):
         run(config, command="test")
     assert not (output / "checkpoint").exists()
+
+
+def test_a_second_training_in_one_folder_is_turned_away(tmp_path: Path) -> None:
+    write_store(tmp_path / "store.zarr", num_episodes=4)
+    output = tmp_path / "output"
+    output.mkdir()
+    config = compose(*TINY, f"data.path={tmp_path / 'store.zarr'}", f"output_dir={output}")
+    with (
+        SoleUse(output),
+        pytest.raises(InUseError, match=f"another process writes to {output}"),
+    ):
+        run(config, command="")
+    assert list(output.iterdir()) == []
 
 
 def test_no_store(tmp_path: Path) -> None:
