@@ -85,9 +85,12 @@ ConfigStore.instance().store(name="train_schema", node=TrainConfig)
 
 @hydra.main(version_base=None, config_path="configs", config_name="train")
 def main(config: TrainConfig) -> None:
-    """Train as the config says."""
+    """Train as the config says; exits with a message if it cannot."""
     plain = cast(TrainConfig, OmegaConf.to_object(config))  # type: ignore[arg-type]
-    folder = run(plain, command=shlex.join(["forcing-train", *sys.argv[1:]]))
+    try:
+        folder = run(plain, command=shlex.join(["forcing-train", *sys.argv[1:]]))
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        sys.exit(f"error: {error}")
     print(f"checkpoint: {folder}")
 
 

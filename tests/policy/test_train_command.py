@@ -79,6 +79,11 @@ def test_the_command_trains_and_goes_on_where_it_was(tmp_path: Path) -> None:
     assert provenance["command"].startswith("forcing-train 'data.features=[state,action]'")
     assert provenance["training_episodes"] == 3
     assert len(provenance["held_out_episodes"]) == 1
+    with SoleUse(output):
+        third = forcing_train(*arguments, "training.num_steps=8")
+    assert third.returncode == 1
+    assert third.stderr.splitlines()[-1].startswith(f"error: another process writes to {output}")
+    assert "Traceback" not in third.stderr
     loaded = load_policy(output / "checkpoint", inference="rolling")
     plan = loaded.start_session(0).step(Request(step=0, observation=observation(seed=0)))
     assert plan.actions.shape == (6, 2)
