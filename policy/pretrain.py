@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ from omegaconf import MISSING, OmegaConf
 
 from policy.construction import build_cameras
 from policy.frozen_encoder import save_encoders
+from policy.precision import chosen_precision
 from policy.pretraining import pretrain
 from policy.train import DataConfig, opened_episodes
 from policy.training import TrainingSettings
@@ -67,12 +68,15 @@ def run(config: PretrainConfig, *, command: str) -> dict[str, list[float]]:
     """Train the encoders and write their folder; the targets' held-out errors by camera."""
     episodes = opened_episodes(config.data)
     schema = episodes.schema.select(config.data.features)
+    settings = replace(
+        config.training, mixed_precision=chosen_precision(config.training.mixed_precision)
+    )
     targets = [feature.name for feature in schema.with_role("state")]
     if not schema.with_role("camera") or not targets:
         raise ValueError(f"pre-training needs a camera and a target, got {config.data.features}")
     num_episodes = min(episodes.num_episodes, config.data.max_episodes or episodes.num_episodes)
     training, held_out = split_episodes(
-        num_episodes, validation_share=config.data.validation_share, seed=config.training.seed
+        num_episodes, validation_share=config.data.validation_share, seed=settings.seed
     )
     if not len(held_out):
         raise ValueError("pre-training needs held-out episodes: raise data.validation_share")
@@ -85,7 +89,7 @@ def run(config: PretrainConfig, *, command: str) -> dict[str, list[float]]:
         build_cameras(config.camera, schema=schema),
         *datasets,
         targets=buffer_statistics(episodes, names=targets, episodes=training),
-        settings=config.training,
+        settings=settings,
         reconstruction=config.reconstruction,
         output_dir=output_dir,
     )
@@ -94,7 +98,7 @@ def run(config: PretrainConfig, *, command: str) -> dict[str, list[float]]:
         "version": version("lerobot_policy_diffusion_forcing"),
         "replay_buffer": Path(config.data.path).name,
         "training_episodes": len(training),
-        "settings": OmegaConf.to_container(OmegaConf.structured(config.training)),
+        "settings": OmegaConf.to_container(OmegaConf.structured(settings)),
     }
     save_encoders(
         output_dir, pretrained, camera=config.camera, schema=schema, provenance=provenance

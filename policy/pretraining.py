@@ -154,7 +154,7 @@ def pretrain(
         cameras: untrained encoders by name of the camera.
         dataset, held_out: windows with a context of one step.
         targets: statistics of low-dimensional observed features of the windows, by name.
-        settings: as for a policy; mixed_precision "bf16" halves the time on CPUs that have it.
+        settings: as for a policy.
         reconstruction: weight of the pictures' error.
         output_dir: where the state of the run is saved.
     """

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from omegaconf import MISSING, OmegaConf
 from policy.checkpoint import ModelDescription
 from policy.frozen_encoder import encode_episodes, load_encoders
 from policy.novelty import fit_novelty
+from policy.precision import chosen_precision
 from policy.training import TrainingSettings, train
 from teleop_data.dataset import WindowDataset
 from teleop_data.parts import Episodes, Part, with_parts
@@ -111,9 +112,12 @@ def run(config: TrainConfig, *, command: str) -> Path:
 
 
 def _train_on(episodes: Episodes, schema: Schema, *, config: TrainConfig, command: str) -> Path:
+    settings = replace(
+        config.training, mixed_precision=chosen_precision(config.training.mixed_precision)
+    )
     num_episodes = min(episodes.num_episodes, config.data.max_episodes or episodes.num_episodes)
     training, held_out = split_episodes(
-        num_episodes, validation_share=config.data.validation_share, seed=config.training.seed
+        num_episodes, validation_share=config.data.validation_share, seed=settings.seed
     )
     names = [feature.name for feature in schema.with_role("state", "action")]
     model, initial, windows = config.model, None, episodes
@@ -153,11 +157,11 @@ def _train_on(episodes: Episodes, schema: Schema, *, config: TrainConfig, comman
         "encoder": config.data.encoder and Path(config.data.encoder).name,
         "training_episodes": len(training),
         "held_out_episodes": held_out.tolist(),
-        "settings": OmegaConf.to_container(OmegaConf.structured(config.training)),
+        "settings": OmegaConf.to_container(OmegaConf.structured(settings)),
     }
     return train(
         description, datasets[0], datasets[1], initial=initial,
-        settings=config.training, output_dir=Path(config.output_dir), provenance=provenance,
+        settings=settings, output_dir=Path(config.output_dir), provenance=provenance,
     )  # fmt: skip
 
 

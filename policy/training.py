@@ -46,7 +46,8 @@ class TrainingSettings:
         weight_decay, beta2: of AdamW.
         max_gradient_norm: gradients are scaled down to it.
         ema_decay: of the averaged weights that are evaluated and saved.
-        mixed_precision: "no" or "bf16", as Accelerate has it.
+        mixed_precision: "no" or "bf16", as Accelerate has it; commands take "auto", too, see
+            `policy.precision`.
         compile: torch.compile the two stacks (needs a C++ compiler on CPUs; a minute at the start).
         num_threads: torch's threads, 0 for its own choice.
         log_every, validate_every, save_every: steps.
