@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # the backend comes first
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from deploy.experiment.curves import Point
@@ -47,13 +48,18 @@ def draw_headline(experiment: Experiment, path: Path) -> None:
             axes.axhline(row - 0.5, color="#d6d8dc", linewidth=0.6)
     grid[0][0].set_ylim(len(policies) - 0.5, -0.5)
     figure.supxlabel("success rate, 95 % Wilson interval", fontsize="medium")
-    marks = [
-        Line2D([], [], marker="o", linestyle="", color=FLAG_COLORS[flag], label=words)
-        for flag, words in FLAGS.items()
-    ]
-    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks), fontsize="small")
+    _draw_legend(figure, FLAGS)
     figure.savefig(path, dpi=DPI)
     plt.close(figure)
+
+
+def _draw_legend(figure: Figure, flags: Iterable[str]) -> None:
+    """What the colours of `flags` mean, above the plots, where it covers no point."""
+    marks = [
+        Line2D([], [], marker="o", linestyle="", color=FLAG_COLORS[flag], label=FLAGS[flag])
+        for flag in flags
+    ]
+    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks), fontsize="small")
 
 
 def _draw_mark(axes: Axes, cell: Measured, *, place: float) -> None:
@@ -73,7 +79,8 @@ def draw_calibration(curves: Mapping[str, Mapping[str, Sequence[Point]]], path: 
         for flag, points in lines.items():
             _draw_line(axes, points, label=FLAGS[flag], color=FLAG_COLORS[flag])
         axes.set(xlabel=label, ylim=(-0.03, 1.03))
-        axes.legend(fontsize="small", loc="lower left")
+    drawn = {flag for lines in curves.values() for flag in lines}
+    _draw_legend(figure, [flag for flag in FLAGS if flag in drawn])
     grid[0][0].set_ylabel("success rate, 95 % Wilson interval")
     figure.savefig(path, dpi=DPI)
     plt.close(figure)
