@@ -1,15 +1,20 @@
 """Sole use of a folder: of two processes that write the same files, one is turned away, or waits.
 
 The lock is on the folder itself, so nothing is left behind, and the kernel frees it with the
-process. Where a file system locks no folders, as some network ones, nobody is turned away.
+process. Where no folders are locked, on some network file systems and on Windows, nobody is turned
+away.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 from typing import Self
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 class InUseError(ValueError):
@@ -26,6 +31,9 @@ class SoleUse:
             InUseError: somebody has it, and `waits` is False.
             OSError: it cannot be opened.
         """
+        self._descriptor: int | None = None
+        if fcntl is None:
+            return
         self._descriptor = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
@@ -37,7 +45,8 @@ class SoleUse:
 
     def close(self) -> None:
         """Let others take it."""
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
     def __enter__(self) -> Self:
         return self
