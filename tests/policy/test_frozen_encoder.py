@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ import zarr
 from safetensors.torch import load_file
 
 from policy.checkpoint import load_policy
-from policy.frozen_encoder import EncoderError, encode_episodes, load_encoders
+from policy.frozen_encoder import EncoderError, encode_episodes, encode_rows, load_encoders
 from policy.pretrain import PretrainConfig
 from policy.pretrain import run as pretrain
 from policy.train import DataConfig, TrainConfig
@@ -96,6 +100,30 @@ def test_features_are_made_once(
     monkeypatch.setattr("policy.frozen_encoder.encode_rows", None)
     again = encode_episodes(ReplayBuffer.open(store), frozen, store=store)["front"]
     assert np.array_equal(np.asarray(first), np.asarray(again))
+
+
+def test_who_comes_while_they_are_made_waits_and_finds_them(
+    store: Path, encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(store, tmp_path / "store.zarr")
+    shutil.rmtree(tmp_path / "store.zarr" / "features", ignore_errors=True)
+    frozen = load_encoders(encoders, schema=SCHEMA)
+    began = []
+
+    def slow_rows(*arguments: Any) -> np.ndarray:
+        began.append(time.monotonic())
+        time.sleep(0.5)  # long enough for the other to come
+        return encode_rows(*arguments)
+
+    def features(_number: int) -> np.ndarray:
+        path = tmp_path / "store.zarr"
+        return np.asarray(encode_episodes(ReplayBuffer.open(path), frozen, store=path)["front"])
+
+    monkeypatch.setattr("policy.frozen_encoder.encode_rows", slow_rows)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(features, range(2))
+    assert len(began) == 1
+    assert np.array_equal(first, second)
 
 
 def test_half_written_features_are_made_again(store: Path, encoders: Path) -> None:
