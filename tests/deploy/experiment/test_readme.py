@@ -1,0 +1,67 @@
+"""The tables of README's section on swap say what the results on disk say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from deploy.experiment.measured import Experiment, Measured, read_experiment
+
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / ".github" / "experiments" / "swap" / "results"
+SECTION = re.compile(r"<!-- swap: begin -->(.*)<!-- swap: end -->", re.DOTALL)
+
+CONDITIONS = {
+    "clean": "none",
+    "both black for 2 s": "black_2s",
+    "both black for good": "black_for_good",
+    "a plate before the front camera, 2 s": "occluder",
+    "distractors on the table, for good": "distractors",
+}
+FLAGS = ("none", "oracle", "auto")
+MECHANISMS = {
+    "noise, and the policy is told (ours)": "ours",
+    "zeros, and the policy is told": "ours_drop",
+    "zeros, and it is not told": "ours_zeros",
+    "its picture, and the policy is told not to believe it": "ours_flag",
+    "as ours, with a rolling plan": "ours_rolling",
+}
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    return read_experiment(RESULTS)
+
+
+def rows_of_section() -> dict[str, list[str]]:
+    """Cells of each table row of the section, by the first one."""
+    section = SECTION.search((ROOT / "README.md").read_text())
+    assert section is not None
+    lines = [line for line in section[1].splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in rows}
+
+
+def words(cell: Measured | None) -> str:
+    assert cell is not None
+    low, high = cell.interval
+    return f"{cell.rate:.2f} [{low:.2f}, {high:.2f}]"
+
+
+@pytest.mark.parametrize("label", CONDITIONS)
+def test_cameras(experiment: Experiment, label: str) -> None:
+    cells = rows_of_section()[label]
+    expected = [words(experiment.find("ours", CONDITIONS[label], flag=flag)) for flag in FLAGS]
+    if label == "clean":
+        expected[FLAGS.index("oracle")] = ""  # there is nothing to tell
+    assert cells == expected
+
+
+@pytest.mark.parametrize("label", MECHANISMS)
+def test_mechanism(experiment: Experiment, label: str) -> None:
+    row = next(cells for name, cells in rows_of_section().items() if name.startswith(label))
+    policy = MECHANISMS[label]
+    conditions = ("black_2s", "black_for_good")
+    assert row == [words(experiment.find(policy, name, flag="oracle")) for name in conditions]
