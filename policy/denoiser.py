@@ -23,6 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from policy.attention import Block, LevelEmbedding, modulate, rotary_angles, rotate, split_heads
+from policy.auxiliary_loss import keypose_size
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Denoiser(nn.Module):
             of a whole episode for the price of one of few steps. Each source keeps its own level.
         guessed_actions: where pooled, actions that `guess` tells from a step's token; 0 for none.
         recalls: where pooled, whether `recall` tells the clean sources of a step from its token.
+        keyposes: where pooled, next positions of the hand at a switch of the gripper that `keypose`
+            tells from a step's token; 0 for none. See `auxiliary_loss`.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Denoiser(nn.Module):
         pooled: bool = False,
         guessed_actions: int = 0,
         recalls: bool = False,
+        keyposes: int = 0,
     ) -> None:
         super().__init__()
         if width % (2 * heads):
@@ -97,10 +101,14 @@ class Denoiser(nn.Module):
             self.present = nn.Sequential(
                 nn.Linear(width, expansion * width), nn.SiLU(), nn.Linear(expansion * width, width)
             )
-        if (guessed_actions or recalls) and not pooled:
-            raise ValueError("guessed_actions and recalls need pooled: one token a control step")
+        if (guessed_actions or recalls or keyposes) and not pooled:
+            raise ValueError(
+                "guessed_actions, recalls and keyposes need pooled: one token a control step"
+            )
         self.guess = nn.Linear(width, guessed_actions * action_size) if guessed_actions else None
         self.recall = nn.Linear(width, sum(source_sizes[:-1])) if recalls else None
+        entries = keyposes * keypose_size(action_size) if keyposes else 0
+        self.keypose = nn.Linear(width, entries) if keyposes else None
         self.plan_blocks = nn.ModuleList(Block(**sizes) for _ in range(plan_layers))
         self.read = nn.ModuleList(
             nn.Linear(width, 2 * width, bias=False) for _ in range(plan_layers)

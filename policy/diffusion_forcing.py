@@ -15,6 +15,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Generator, Tensor, nn
 
+from policy.auxiliary_loss import guess_loss, keypose_loss, recall_loss
 from policy.denoiser import Context, Denoiser
 from policy.loss_weight import TINY_LEVEL, CappedVelocity, LossWeight
 from policy.noise_levels import ContextRule, LevelMixture
@@ -67,14 +68,10 @@ class DiffusionForcing(nn.Module):
         plan_drift: standard deviation, at unit scale, of a straight line added to half of the noisy
             plans but not to their targets, so that the network trusts the observation over a plan
             that has drifted. 0 turns it off.
-        guess_weight: weight of an auxiliary loss on the context stack alone, where the denoiser has
-            `guessed_actions`: the squared error of later actions guessed at every control step.
-            A plan is denoised at few steps of a window, a guess made at all; it is not used to act.
+        guess_weight, recall_weight, keypose_weight: of what the context stack is asked besides
+            (`auxiliary_loss`), where the denoiser has `guessed_actions`, `recalls`, `keyposes`.
         guess_stride: control steps between the guessed actions. Beyond the plan's horizon a guess
             must come from what is seen and remembered: the last motion alone does not tell it.
-        recall_weight: weight of an auxiliary loss on the context stack alone, where the denoiser
-            `recalls`: the squared error of each source's clean features, told from its step's
-            token and weighted by its noise level. So what was seen is remembered as precisely.
         starts_empty: before its first observation an episode has no context at all, rather than
             tokens of pure noise: right for a memory as long as the episode.
         shrinks_noise: each noisy context source is shrunk to what is to be expected of its clean
@@ -105,6 +102,7 @@ class DiffusionForcing(nn.Module):
         guess_weight: float = 1.0,
         guess_stride: int = 1,
         recall_weight: float = 0.0,
+        keypose_weight: float = 1.0,
         starts_empty: bool = False,
         shrinks_noise: bool = False,
         full_sequence: bool = False,
@@ -121,7 +119,7 @@ class DiffusionForcing(nn.Module):
         self.context_rule = context_rule or ContextRule()
         self.plans_per_window, self.plan_drift, self.clip = plans_per_window, plan_drift, clip
         self.guess_weight, self.guess_stride = guess_weight, guess_stride
-        self.recall_weight = recall_weight
+        self.recall_weight, self.keypose_weight = recall_weight, keypose_weight
         self.starts_empty, self.full_sequence = starts_empty, full_sequence
         self.shrinks_noise = shrinks_noise
         self.source_names = [f.name for f in schema.observed] + [schema.action.name]
@@ -184,35 +182,31 @@ class DiffusionForcing(nn.Module):
             tick = torch.where(batch["observation_is_padded"], LONG_AGO, tick)
         context, _ = self.denoiser.read_context(tokens, levels, tick)
         terms = self._plan_loss(batch, actions, context, one_level, generator)
-        loss = terms.loss
-        if self.denoiser.guess is not None:
-            loss = loss + self.guess_weight * self._guess_loss(batch, actions, context)
-        if self.denoiser.recall is not None:
-            unseen = levels * ~batch["observation_is_padded"].unsqueeze(-1)
-            loss = loss + self.recall_weight * self._recall_loss(features, unseen, context)
-        return replace(terms, loss=loss)
+        extra = self._auxiliary_loss(batch, actions, features, levels, context)
+        return replace(terms, loss=terms.loss + extra)
 
-    def _guess_loss(self, batch: dict[str, Tensor], actions: Tensor, context: Context) -> Tensor:
-        """Mean squared error of the actions guessed at every step inside its episode."""
-        assert self.denoiser.guess is not None
-        guess = rearrange(
-            self.denoiser.guess(context.summary), "b w (h a) -> b w h a", a=actions.shape[-1]
-        )
-        ahead = self.guess_stride * torch.arange(1, guess.shape[2] + 1)
-        rows = (torch.arange(self.context)[:, None] + ahead).clamp(max=actions.shape[1] - 1)
-        target = actions[:, rows.to(actions.device)]
-        inside = ~batch["observation_is_padded"]
-        error = (guess.float() - target).square().mean((-1, -2))
-        return (error * inside).sum() / inside.sum().clamp(min=1)
-
-    def _recall_loss(self, features: list[Tensor], unseen: Tensor, context: Context) -> Tensor:
-        """Squared error of the recalled sources (B, W, F_s), averaged by `unseen` (B, W, S)."""
-        assert self.denoiser.recall is not None
-        sizes = self.denoiser.source_sizes[:-1]
-        parts = self.denoiser.recall(context.summary).float().split(sizes, dim=-1)
-        errors = [(part - x).square().mean(-1) for part, x in zip(parts, features, strict=False)]
-        weight = unseen[..., :-1]  # the last source is the executed action
-        return (torch.stack(errors, dim=-1) * weight).sum() / weight.sum().clamp(min=1)
+    def _auxiliary_loss(
+        self,
+        batch: dict[str, Tensor],
+        actions: Tensor,
+        features: list[Tensor],
+        levels: Tensor,
+        context: Context,
+    ) -> Tensor | float:
+        """Weighted sum of what `auxiliary_loss` asks of the context stack."""
+        heads, inside = self.denoiser, ~batch["observation_is_padded"]
+        loss: Tensor | float = 0.0
+        if heads.guess is not None:
+            guess = heads.guess(context.summary)
+            loss += self.guess_weight * guess_loss(guess, actions, inside, stride=self.guess_stride)
+        if heads.recall is not None:
+            unseen = (levels * inside.unsqueeze(-1))[..., :-1]  # the last is the executed action
+            recalled = heads.recall(context.summary)
+            loss += self.recall_weight * recall_loss(recalled, features[:-1], unseen)
+        if heads.keypose is not None:
+            told = heads.keypose(context.summary)
+            loss += self.keypose_weight * keypose_loss(told, actions, inside)
+        return loss
 
     def _window_level(self, batch: int, generator: Generator) -> Tensor | None:
         """(B, 1) the level of each whole window; None unless they have one."""

@@ -262,7 +262,28 @@ def test_what_is_recalled_is_the_clean_sources_as_far_as_they_are_unseen(
     assert loss_of(0.5, level=0.0) == pytest.approx(seen)  # nothing to recall where all is seen
 
 
-@pytest.mark.parametrize("extra", [{"guessed_actions": 2}, {"recalls": True}])
-def test_guesses_and_recalling_need_one_token_a_step(extra: dict) -> None:
-    with pytest.raises(ValueError, match="guessed_actions and recalls need pooled"):
+def test_keyposes_are_asked_of_every_token(dataset: WindowDataset, tmp_path: Path) -> None:
+    denoiser = POOLED["denoiser"] | {"keyposes": 1}
+    model = trained_model(tmp_path, denoiser=denoiser, method={"starts_empty": True})
+    batch = batch_of(dataset, [0, 1])
+    rows = torch.arange(batch["action"].shape[1])
+    batch["action"][:, :, -1] = torch.where(rows < LENGTH, -9.0, 9.0)
+
+    def loss_of(weight: float) -> Tensor:
+        model.keypose_weight = weight
+        return model.loss(batch, generator=torch.Generator().manual_seed(0)).loss
+
+    asked = loss_of(1.0) - loss_of(0.0)
+    assert asked > 0
+    assert (loss_of(2.0) - loss_of(0.0)).item() == pytest.approx(2 * asked.item(), rel=1e-3)
+    asked.backward()
+    for layer in (model.denoiser.keypose, model.denoiser.inputs[0]):
+        assert isinstance(layer, torch.nn.Linear)
+        assert layer.weight.grad is not None
+        assert layer.weight.grad.any()
+
+
+@pytest.mark.parametrize("extra", [{"guessed_actions": 2}, {"recalls": True}, {"keyposes": 1}])
+def test_what_tokens_are_asked_needs_one_a_step(extra: dict) -> None:
+    with pytest.raises(ValueError, match="guessed_actions, recalls and keyposes need pooled"):
         shaken_model(denoiser=DENOISER | extra)

@@ -23,10 +23,8 @@ CONDITIONS = {
 FLAGS = ("none", "oracle", "auto")
 MECHANISMS = {
     "noise, and the policy is told (ours)": "ours",
-    "zeros, and the policy is told": "ours_drop",
     "zeros, and it is not told": "ours_zeros",
     "its picture, and the policy is told not to believe it": "ours_flag",
-    "as ours, with a rolling plan": "ours_rolling",
 }
 
 
