@@ -24,6 +24,7 @@ FLAGS = ("none", "oracle", "auto")
 MECHANISMS = {
     "noise, and the policy is told (ours)": "ours",
     "zeros, and it is not told": "ours_zeros",
+    "as ours, with a rolling plan": "ours_rolling",
     "its picture, and the policy is told not to believe it": "ours_flag",
 }
 
