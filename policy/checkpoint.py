@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -201,14 +202,46 @@ def load_policy(
         model = description.build()
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{folder} describes no model that exists: {error}") from error
+    _load_weights(model, folder, described_by="config.json")
+    return LoadedPolicy(model, planning, mark=mark, novelty=description.novelty)
+
+
+def weights_to_start_from(
+    folder: str | Path, description: ModelDescription, *, given: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """All weights of a checkpoint, for training on as `description` says.
+
+    Args:
+        folder: written by `save_checkpoint`.
+        description: of the model to be trained.
+        given: weights that it will have whatever the checkpoint says: those of frozen encoders.
+
+    Raises:
+        CheckpointError: the checkpoint is of another model, schema or encoder; says what differs.
+    """
+    there = read_description(folder)
+    difference = first_difference(there.schema, description.schema)
+    if difference:
+        raise CheckpointError(f"{folder} was trained on another schema: {difference}")
+    model = description.build()
+    _load_weights(model, folder, described_by="the model to be trained")
+    weights = dict(model.state_dict())
+    for name, value in given.items():
+        if not torch.equal(weights[name], value):
+            raise CheckpointError(f"{folder} was trained with another encoder: {name} differs")
+    return weights
+
+
+def _load_weights(
+    model: DiffusionForcing | Baseline, folder: str | Path, *, described_by: str
+) -> None:
     path = Path(folder) / "model.safetensors"
     try:
         model.load_state_dict(load_file(path))
     except (FileNotFoundError, SafetensorError) as error:
         raise CheckpointError(f"weights missing or broken: {path} ({error})") from error
     except RuntimeError as error:
-        raise CheckpointError(f"weights of {path} do not fit config.json: {error}") from error
-    return LoadedPolicy(model, planning, mark=mark, novelty=description.novelty)
+        raise CheckpointError(f"weights of {path} do not fit {described_by}: {error}") from error
 
 
 def merge(node: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
     forcing-train recipe=pusht_state data.path=<store.zarr> output_dir=<folder>
 
-The same command again goes on where the run was cut off.
+The same command again goes on where the run was cut off; `start_from=<checkpoint>` trains that one
+on, into a folder of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from policy.checkpoint import ModelDescription
+from policy.checkpoint import ModelDescription, read_description, weights_to_start_from
 from policy.frozen_encoder import encode_episodes, load_encoders
 from policy.novelty import fit_novelty
 from policy.precision import chosen_precision
@@ -71,9 +72,15 @@ class DataConfig:
 
 @dataclass
 class TrainConfig:
-    """Top node of `configs/train.yaml`; `model` and `planning` go to the constructors they name."""
+    """Top node of `configs/train.yaml`; `model` and `planning` go to the constructors they name.
+
+    Attributes:
+        start_from: checkpoint folder of the same model, whose weights training begins with
+            (fine-tuning); its statistics scale the values. None: weights are drawn from the seed.
+    """
 
     task: str = ""
+    start_from: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     model: dict[str, Any] = field(default_factory=dict)
     planning: dict[str, Any] = field(default_factory=dict)
@@ -126,16 +133,22 @@ def _train_on(episodes: Episodes, schema: Schema, *, config: TrainConfig, comman
         model = {**model, "camera": encoders.camera}
         initial = encoders.weights()
         windows = encode_episodes(episodes, encoders, store=config.data.path)
+    if config.start_from is None:
+        statistics = buffer_statistics(episodes, names=names, episodes=training)
+    else:
+        statistics = read_description(config.start_from).statistics
     description = ModelDescription(
         model=model,
         planning=config.planning,
         schema=schema,
         task=config.task,
-        statistics=buffer_statistics(episodes, names=names, episodes=training),
+        statistics=statistics,
         novelty=fit_novelty(
             episodes, cameras=[f.name for f in schema.with_role("camera")], episodes=training
         ),
     )
+    if config.start_from is not None:
+        initial = weights_to_start_from(config.start_from, description, given=initial or {})
     datasets = [
         WindowDataset(
             windows,
