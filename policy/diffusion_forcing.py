@@ -74,6 +74,9 @@ class DiffusionForcing(nn.Module):
             must come from what is seen and remembered: the last motion alone does not tell it.
         starts_empty: before its first observation an episode has no context at all, rather than
             tokens of pure noise: right for a memory as long as the episode.
+        renew_at: control steps that the memory of a running episode grows to until its newest half
+            is encoded anew, as if the episode had begun there (`history`). So no token depends on
+            more than a training window holds, however long the episode. None: it only slides.
         shrinks_noise: each noisy context source is shrunk to what is to be expected of its clean
             features (`noise_schedule.expected_clean`). Where the sources of a step are summed to
             one token (a pooled denoiser), the noise of a missing camera would otherwise drown the
@@ -104,11 +107,17 @@ class DiffusionForcing(nn.Module):
         recall_weight: float = 0.0,
         keypose_weight: float = 1.0,
         starts_empty: bool = False,
+        renew_at: int | None = None,
         shrinks_noise: bool = False,
         full_sequence: bool = False,
         clip: float | None = 1.2,
     ) -> None:
         super().__init__()
+        if renew_at is not None and not (starts_empty and 2 <= renew_at <= context):
+            raise ValueError(
+                f"renew_at {renew_at} needs starts_empty and 2 to {context} control steps, the "
+                f"context that training windows hold"
+            )
         self.schema, self.horizon, self.context = schema, horizon, context
         self.normalizers, self.cameras = nn.ModuleDict(normalizers), nn.ModuleDict(cameras)
         self.denoiser = denoiser
@@ -121,7 +130,7 @@ class DiffusionForcing(nn.Module):
         self.guess_weight, self.guess_stride = guess_weight, guess_stride
         self.recall_weight, self.keypose_weight = recall_weight, keypose_weight
         self.starts_empty, self.full_sequence = starts_empty, full_sequence
-        self.shrinks_noise = shrinks_noise
+        self.renew_at, self.shrinks_noise = renew_at, shrinks_noise
         self.source_names = [f.name for f in schema.observed] + [schema.action.name]
 
     @property

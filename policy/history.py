@@ -3,6 +3,11 @@
     history  |? ? ?|o a|o a|o a| ...   each step's tokens are encoded once, at their noise levels
               unknown before the reset: level 1
 
+A model with `renew_at` never lets it grow longer than that: the newest half is then encoded anew,
+from what arrived, as if the episode had begun there.
+
+    renewed  |o a|o a|o a|o a|   ->   |o ?|o a|   ->   |o ?|o a|o a|o a|   ->   ...
+
 B episodes in lock-step, S sources, W the denoiser's memory in control steps.
 """
 
@@ -26,6 +31,7 @@ zeros   zeros for features, its level not told (to compare with)
 drop    zeros for features, its level told (to compare with)
 """
 DrawNoise = Callable[[tuple[int, ...]], Tensor]  # (shape of one episode) -> (B, *shape)
+_Step = tuple[int, list[Tensor], Tensor]  # its number, sources (B, 1, F_s), levels (B, 1, S)
 
 
 class History:
@@ -47,9 +53,8 @@ class History:
         self._model, self._batch, self._draw = model, batch, draw_noise
         self._cached, self._mark = cached and not model.full_sequence, mark
         self._sizes = model.denoiser.source_sizes  # F_s
-        self._tokens: list[
-            tuple[int, list[Tensor], Tensor]
-        ] = []  # uncached: step, features, levels
+        self._tokens: list[_Step] = []  # uncached: as they reach the network
+        self._arrived: list[_Step] = []  # to be renewed from: before any noise
         self._past: list[tuple[Tensor, Tensor]] | None = None
         self._steps: Tensor | None = None
         self._context: Context | None = None
@@ -67,7 +72,10 @@ class History:
     def keep(self, rows: list[int]) -> None:
         """Go on with these episodes only."""
         self._batch = len(rows)
-        self._tokens = [(t, [x[rows] for x in xs], levels[rows]) for t, xs, levels in self._tokens]
+        self._tokens, self._arrived = (
+            [(t, [x[rows] for x in xs], levels[rows]) for t, xs, levels in steps]
+            for steps in (self._tokens, self._arrived)
+        )
         if self._past is not None:
             self._past = [(key[rows], value[rows]) for key, value in self._past]
         if self._context is not None:
@@ -96,10 +104,31 @@ class History:
         levels = torch.cat([levels, torch.full((self._batch, 1), 0.0 if known else 1.0)], dim=1)
         clean = [*features, last.unsqueeze(1)]
         levels = levels.unsqueeze(1)  # (B, 1, S)
+        if self._model.renew_at is not None:
+            if len(self._arrived) == self._model.renew_at:
+                self._renew(self._model.renew_at // 2)
+            self._arrived.append((step, clean, levels))
         if self._cached:
             self._append_cached(step, *self._marked(clean, levels))
         else:
             self._append_uncached(step, clean, levels)
+
+    def _renew(self, num_kept: int) -> None:
+        """Encode the newest steps again, as if the episode had begun with the first of them."""
+        self._arrived = self._arrived[-num_kept:]
+        clean, levels, steps = _columns(self._arrived)
+        levels[:, 0, -1] = 1.0  # before an episode's first step no action is known
+        noisy, levels = self._marked(clean, levels)
+        if not self._cached:
+            self._tokens = [
+                (step, [x[:, i : i + 1] for x in noisy], levels[:, i : i + 1])
+                for i, (step, *_) in enumerate(self._arrived)
+            ]
+            return
+        denoiser = self._model.denoiser
+        tokens = denoiser.context_tokens(noisy)
+        self._context, self._past = denoiser.read_context(tokens, levels, steps)
+        self._steps = self._context.steps
 
     def _marked(self, clean: list[Tensor], levels: Tensor) -> tuple[list[Tensor], Tensor]:
         """Features as they reach the network, and the levels it is told."""
@@ -117,7 +146,7 @@ class History:
 
     def context_at(self, level: float) -> Context:
         """The context with all of its tokens at `level` or above, noised afresh."""
-        sources, levels, steps = self._all_tokens()
+        sources, levels, steps = _columns(self._tokens)
         levels = levels.clamp(min=level)
         noise = [self._draw((x.shape[1], x.shape[-1])) for x in sources]
         tokens = self._model.denoiser.context_tokens(self._model.corrupt(sources, levels, noise))
@@ -148,16 +177,17 @@ class History:
             self._tokens = self._tokens[-self._model.denoiser.memory :]
             return
         denoiser = self._model.denoiser
-        sources, all_levels, steps = self._all_tokens()
+        sources, all_levels, steps = _columns(self._tokens)
         tokens = denoiser.context_tokens(sources)
         self._context, _ = denoiser.read_context(tokens, all_levels, steps)
 
-    def _all_tokens(self) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Per source (B, W, F_s), their levels (B, W, S) and steps (1, W)."""
-        columns = zip(*(sources for _, sources, _ in self._tokens), strict=True)
-        levels = torch.cat([levels for _, _, levels in self._tokens], dim=1)
-        steps = torch.tensor([step for step, _, _ in self._tokens])[None]
-        return [torch.cat(column, dim=1) for column in columns], levels, steps
+
+def _columns(tokens: list[_Step]) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Per source (B, W, F_s), their levels (B, W, S) and steps (1, W)."""
+    columns = zip(*(sources for _, sources, _ in tokens), strict=True)
+    levels = torch.cat([levels for _, _, levels in tokens], dim=1)
+    steps = torch.tensor([step for step, _, _ in tokens])[None]
+    return [torch.cat(column, dim=1) for column in columns], levels, steps
 
 
 def _join(

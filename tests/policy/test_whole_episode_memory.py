@@ -47,11 +47,22 @@ class TestFullSequence(PolicyContract):
         return LoadedPolicy(shaken_model(**FULL), build(CHUNK))
 
 
-def feed(past: History, step: int, *, level: float = 0.0, shift: float = 0.0) -> None:
+def features_of(step: int, *, batch: int = 1) -> list[Tensor]:
+    """The state at a step, the same in every episode."""
     generator = torch.Generator().manual_seed(step)
-    state = torch.randn(1, 1, 4, generator=generator) + shift
-    executed = torch.randn(1, 2, generator=generator)
-    past.append(step, features=[state], levels=torch.full((1, 1), level), executed=executed)
+    return [torch.randn(1, 1, 4, generator=generator).expand(batch, -1, -1)]
+
+
+def executed_at(step: int) -> Tensor:
+    return torch.randn(1, 2, generator=torch.Generator().manual_seed(100 + step))
+
+
+def feed(
+    past: History, step: int, *, level: float = 0.0, shift: float = 0.0, batch: int = 1
+) -> None:
+    (state,) = features_of(step, batch=batch)
+    levels, executed = torch.full((batch, 1), level), executed_at(step).expand(batch, -1)
+    past.append(step, features=[state + shift], levels=levels, executed=executed)
 
 
 def estimate(model: DiffusionForcing, past: History, step: int) -> Tensor:
@@ -75,6 +86,78 @@ def test_cached_equals_uncached_from_the_first_step_on() -> None:
             estimate(model, cached, step), estimate(model, uncached, step), atol=2e-5, rtol=1e-4
         )
         assert cached.context.steps.shape == (1, min(step + 1, DENOISER["memory"]))
+
+
+RENEWED = {
+    "denoiser": DENOISER | {"pooled": True, "memory": 5, "context_layers": 3},
+    "method": {"starts_empty": True, "renew_at": 6, "shrinks_noise": True},
+    "context": 6,
+}
+
+
+@torch.inference_mode()
+def test_cached_equals_uncached_through_renewals() -> None:
+    model = shaken_model(**RENEWED)
+    cached, uncached = history(model), history(model, cached=False)
+    for step in range(20):
+        for past in (cached, uncached):
+            feed(past, step, level=1.0 if step in (4, 5, 10) else 0.0)
+        torch.testing.assert_close(
+            estimate(model, cached, step), estimate(model, uncached, step), atol=2e-5, rtol=1e-4
+        )
+    # begun anew at 6, 9, 12, 15, 18, each time with the three steps before
+    assert cached.context.steps.tolist() == [[15, 16, 17, 18, 19]]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_renewed_memory_is_that_of_an_episode_which_began_there(cached: bool) -> None:
+    model = shaken_model(**RENEWED)
+    long, short = history(model, cached=cached), history(model, cached=cached)
+    slides = shaken_model(**RENEWED | {"method": {"starts_empty": True, "shrinks_noise": True}})
+    sliding = history(slides, cached=cached)
+    for step in range(3):
+        for past in (long, sliding):
+            feed(past, step, shift=7.0)
+    for step in range(3, 9):
+        for past in (long, sliding):
+            feed(past, step)
+        if step == 3:
+            short.append(3, features=features_of(3), levels=torch.zeros(1, 1), executed=None)
+        else:
+            feed(short, step)
+        if step >= 6:
+            expected = estimate(model, short, step)
+            torch.testing.assert_close(estimate(model, long, step), expected)
+            assert not torch.allclose(estimate(slides, sliding, step), expected, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_an_episode_that_stays_is_renewed_as_if_it_had_been_alone() -> None:
+    model = shaken_model(**RENEWED)
+    alone = History(model, batch=1, draw_noise=EpisodeNoise([4]))
+    noise = EpisodeNoise([3, 4])
+    both = History(model, batch=2, draw_noise=noise)
+    for step in range(8):
+        feed(alone, step, level=0.5)
+        if step == 4:
+            noise.keep([1])
+            both.keep([1])
+        feed(both, step, level=0.5, batch=2 if step < 4 else 1)
+    torch.testing.assert_close(estimate(model, both, 7), estimate(model, alone, 7))
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"renew_at": 6}, "needs starts_empty"),
+        ({"starts_empty": True, "renew_at": 7}, "renew_at 7 .*2 to 6 control steps"),
+        ({"starts_empty": True, "renew_at": 1}, "renew_at 1 .*2 to 6 control steps"),
+    ],
+)
+def test_what_no_window_of_training_holds_is_refused(method: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        shaken_model(**RENEWED | {"method": method})
 
 
 @torch.inference_mode()
@@ -186,12 +269,9 @@ def test_marks(mark: Mark, sees_source: bool, is_told: bool) -> None:
     assert torch.equal(after(1.0, 0.0), after(1.0, 5.0)) is not sees_source
     zeroed = history(model)
     feed(zeroed, 0)
-    generator = torch.Generator().manual_seed(1)
-    torch.randn(1, 1, 4, generator=generator)
     zeroed.append(
-        1, features=[torch.zeros(1, 1, 4)], levels=torch.zeros(1, 1),
-        executed=torch.randn(1, 2, generator=generator),
-    )  # fmt: skip
+        1, features=[torch.zeros(1, 1, 4)], levels=torch.zeros(1, 1), executed=executed_at(1)
+    )
     if mark in ("zeros", "drop"):
         assert torch.equal(after(1.0, 0.0), estimate(model, zeroed, 1)) is not is_told
 
