@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from deploy.experiment.curves import swap_outcomes
 from deploy.experiment.measured import Experiment, Measured, read_experiment
+from deploy.results import success_interval
 
 ROOT = Path(__file__).parents[3]
 RESULTS = ROOT / ".github" / "experiments" / "swap" / "results"
@@ -27,6 +30,19 @@ MECHANISMS = {
     "as ours, with a rolling plan": "ours_rolling",
     "its picture, and the policy is told not to believe it": "ours_flag",
 }
+BASELINES = {
+    "Forcing (ours)": "ours",
+    "next-frame diffusion": "next_frame",
+    "Diffusion Policy, long history, drop-out": "diffusion_policy_long_drop_out",
+    "BC-RNN-GMM, drop-out": "bc_rnn_drop_out",
+    "Diffusion Policy, two observations": "diffusion_policy",
+}
+UNDER = (
+    ("none", "none"),
+    ("black_2s", "none"),
+    ("black_2s", "oracle"),
+    ("black_for_good", "oracle"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +65,11 @@ def words(cell: Measured | None) -> str:
     return f"{cell.rate:.2f} [{low:.2f}, {high:.2f}]"
 
 
+def words_of(outcomes: np.ndarray) -> str:
+    low, high = success_interval(int(outcomes.sum()), len(outcomes))
+    return f"{outcomes.mean():.2f} [{low:.2f}, {high:.2f}]"
+
+
 @pytest.mark.parametrize("label", CONDITIONS)
 def test_cameras(experiment: Experiment, label: str) -> None:
     cells = rows_of_section()[label]
@@ -64,3 +85,20 @@ def test_mechanism(experiment: Experiment, label: str) -> None:
     policy = MECHANISMS[label]
     conditions = ("black_2s", "black_for_good")
     assert row == [words(experiment.find(policy, name, flag="oracle")) for name in conditions]
+
+
+@pytest.mark.parametrize("label", BASELINES)
+def test_baselines(experiment: Experiment, label: str) -> None:
+    cells = [experiment.find(BASELINES[label], name, flag=flag) for name, flag in UNDER]
+    assert rows_of_section()[label] == ["" if cell is None else words(cell) for cell in cells]
+
+
+@pytest.mark.parametrize("num_swaps", [4, 10, 20])
+def test_swap_after_swap(experiment: Experiment, num_swaps: int) -> None:
+    cell = experiment.find("again", "none", flag="none", task=f"swap_{num_swaps}")
+    assert cell is not None
+    outcomes = swap_outcomes(cell)
+    first, last = (words_of(outcomes[:, i]) for i in (0, -1))
+    assert rows_of_section()[f"{num_swaps} swaps"] == [
+        f"{outcomes.all(1).sum()} of {len(outcomes)}", first, last, f"{outcomes.mean():.3f}"
+    ]  # fmt: skip
