@@ -119,7 +119,8 @@ def long_horizons(experiment: Experiment) -> dict[tuple[str, str], list[Point]]:
         for cell in experiment.cells
         if cell.is_clean and cell.flag == "none" and cell.task != experiment.plan.task
     }
-    return {name: points for name, points in found.items() if points}
+    shortest_first = sorted(found.items(), key=lambda item: len(item[1]))
+    return {name: points for name, points in shortest_first if points}
 
 
 def flagged_pairs(experiment: Experiment) -> list[tuple[Measured, Measured]]:
