@@ -159,11 +159,13 @@ def encode_episodes(
 ) -> EncodedEpisodes:
     """The episodes with features for pictures; made now if `store` does not hold them yet."""
     root = zarr.open_group(store, mode="a")
-    group = root.require_group(f"features/{encoders.fingerprint}")
-    folder = Path(store, group.path)
-    features = {}
-    # a second training waits, and finds them
-    with SoleUse(folder, waits=True) if folder.is_dir() else nullcontext():
+    folder, features = Path(store, "features"), {}
+    is_local = Path(store).is_dir()
+    if is_local:
+        folder.mkdir(exist_ok=True)
+    # a second training waits, and finds them; two must not make the group at once, either
+    with SoleUse(folder, waits=True) if is_local else nullcontext():
+        group = root.require_group(f"features/{encoders.fingerprint}")
         for name, encoder in encoders.cameras.items():
             features[name] = _encoded(encoder, episodes[name], name=name, group=group)
     return EncodedEpisodes(episodes, features)
