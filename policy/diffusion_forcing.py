@@ -113,10 +113,11 @@ class DiffusionForcing(nn.Module):
         clip: float | None = 1.2,
     ) -> None:
         super().__init__()
-        if renew_at is not None and not (starts_empty and 2 <= renew_at <= context):
+        renews = starts_empty and not full_sequence
+        if renew_at is not None and not (renews and 2 <= renew_at <= context):
             raise ValueError(
-                f"renew_at {renew_at} needs starts_empty and 2 to {context} control steps, the "
-                f"context that training windows hold"
+                f"renew_at {renew_at} needs starts_empty, no full_sequence, and 2 to {context} "
+                f"control steps, the context that training windows hold"
             )
         self.schema, self.horizon, self.context = schema, horizon, context
         self.normalizers, self.cameras = nn.ModuleDict(normalizers), nn.ModuleDict(cameras)

@@ -151,6 +151,7 @@ def test_an_episode_that_stays_is_renewed_as_if_it_had_been_alone() -> None:
     ("method", "message"),
     [
         ({"renew_at": 6}, "needs starts_empty"),
+        ({"starts_empty": True, "full_sequence": True, "renew_at": 6}, "no full_sequence"),
         ({"starts_empty": True, "renew_at": 7}, "renew_at 7 .*2 to 6 control steps"),
         ({"starts_empty": True, "renew_at": 1}, "renew_at 1 .*2 to 6 control steps"),
     ],
