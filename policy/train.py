@@ -127,16 +127,16 @@ def _train_on(episodes: Episodes, schema: Schema, *, config: TrainConfig, comman
         num_episodes, validation_share=config.data.validation_share, seed=settings.seed
     )
     names = [feature.name for feature in schema.with_role("state", "action")]
+    if config.start_from is None:
+        statistics = buffer_statistics(episodes, names=names, episodes=training)
+    else:
+        statistics = read_description(config.start_from).statistics
     model, initial, windows = config.model, None, episodes
     if config.data.encoder is not None:
         encoders = load_encoders(config.data.encoder, schema=schema)
         model = {**model, "camera": encoders.camera}
         initial = encoders.weights()
         windows = encode_episodes(episodes, encoders, store=config.data.path)
-    if config.start_from is None:
-        statistics = buffer_statistics(episodes, names=names, episodes=training)
-    else:
-        statistics = read_description(config.start_from).statistics
     description = ModelDescription(
         model=model,
         planning=config.planning,
