@@ -66,7 +66,12 @@ class Baseline(nn.Module, ABC):
         horizon: H, actions of a plan, the first one for the step of the newest observation.
         context: W, control steps of a window.
         drop_out: of cameras in training; None: cameras are never missing there.
+
+    Attributes:
+        denoises: whether a plan begins as noise, which planning may scale by a temperature.
     """
+
+    denoises = False
 
     def __init__(
         self,

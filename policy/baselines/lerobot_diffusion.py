@@ -36,6 +36,8 @@ class LerobotDiffusion(Baseline):
         shared: arguments of `Baseline`. Normalisation is ours: LeRobot's class has none.
     """
 
+    denoises = True
+
     def __init__(
         self,
         *,

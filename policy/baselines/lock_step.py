@@ -28,13 +28,23 @@ class BaselineLockStep:
     """
 
     def __init__(self, model: Baseline, planning: Planning, *, seeds: Sequence[int]) -> None:
-        """Episodes with these seeds; ValueError unless the planning is by chunks."""
+        """Episodes with these seeds.
+
+        Raises:
+            ValueError: the planning is not by chunks, these are longer than the baseline's plans,
+                or a temperature is given to one that does not denoise its plans.
+        """
         if not isinstance(planning, ChunkPlanning):
             raise ValueError(f"a baseline plans by chunks (inference=chunk), not by {planning}")
         if planning.execution_horizon > model.horizon:
             raise ValueError(
                 f"execution_horizon {planning.execution_horizon} exceeds the horizon of "
                 f"{model.horizon} actions"
+            )
+        if planning.temperature != 1.0 and not model.denoises:
+            raise ValueError(
+                f"temperature {planning.temperature} scales the noise that plans begin with; those "
+                f"of {type(model).__name__} begin with none: expected 1.0"
             )
         self._model, self._planning = model, planning
         self._noise = EpisodeNoise(seeds)
@@ -95,12 +105,15 @@ class BaselineLockStep:
 
     def _renew(self, step: int, delay: int) -> int:
         """A new plan behind the old one's committed actions; returns the network calls."""
-        new = self._memory.plan(self._noise, self._planning.num_calls)
+        new = self._memory.plan(self._draw, self._planning.num_calls)
         if self._plan is not None and delay > 0:
             committed = self._plan[:, step - self._start :][:, :delay]
             new = torch.cat([committed, new[:, committed.shape[1] :]], dim=1)
         self._plan, self._start = new, step
         return self._planning.num_calls
+
+    def _draw(self, shape: tuple[int, ...]) -> Tensor:
+        return self._planning.temperature * self._noise(shape)
 
     def _seen_from(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Actions (B, H, A) in the schema's unit and levels (H,) of the plan from `step` on."""

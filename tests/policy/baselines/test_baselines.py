@@ -291,8 +291,24 @@ def test_a_checkpoint_acts_as_its_model(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(session.step(request).actions, own.step(request).actions)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
+def test_temperature_scales_the_noise_of_plans(temperature: float) -> None:
+    """At 0 nothing of an episode's own noise is left."""
+    model = built("diffusion").eval()
+    planning = ChunkPlanning(num_calls=3, execution_horizon=4, temperature=temperature)
+    lock_step = BaselineLockStep(model, planning, seeds=[1, 2])
+    seen = {name: np.repeat(x, 2, axis=0) for name, x in observations([0], step=0).items()}
+    nothing = np.zeros((2, 0, 2), np.float32)
+    plans, *_ = lock_step.step(
+        0, observation=seen, levels=np.zeros((2, 3), np.float32), executed=nothing
+    )
+    assert np.allclose(plans[0], plans[1], atol=1e-5) == (temperature == 0)
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     model = built("act")
+    with pytest.raises(ValueError, match="temperature 0.3"):
+        BaselineLockStep(model, ChunkPlanning(temperature=0.3), seeds=[0])
     with pytest.raises(ValueError, match="plans by chunks"):
         LoadedPolicy(model, build(ROLLING)).start_session(0)
     with pytest.raises(ValueError, match="horizon of 8"):
