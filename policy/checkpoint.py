@@ -151,6 +151,10 @@ class LoadedPolicy:
         """
         if isinstance(model, Baseline) and mark != "noise":
             raise ValueError(f"a baseline knows no levels: mark must be noise, got {mark}")
+        if mark != "noise" and isinstance(model, DiffusionForcing) and model.full_sequence:
+            raise ValueError(
+                f"full_sequence noises its whole context: mark must be noise, got {mark}"
+            )
         self.model, self.planning = model.eval(), planning
         self.mark: Mark = mark
         self.novelty = novelty

@@ -96,11 +96,14 @@ class History:
         Args:
             step: its number, one more than the last.
             features: (B, 1, F_s) per observed source, at unit scale, from `encode`.
-            levels: (B, S - 1) their noise levels; the noise is added here.
+            levels: (B, S - 1) their noise levels; the noise is added here. A model that knows one
+                level for all takes the highest.
             executed: (B, A) at unit scale, the action executed just before; None if unknown.
         """
         known = executed is not None
         last = executed if known else torch.zeros(self._batch, self._sizes[-1])
+        if self._model.context_rule.one_level:
+            levels = levels.amax(dim=1, keepdim=True).expand_as(levels)
         levels = torch.cat([levels, torch.full((self._batch, 1), 0.0 if known else 1.0)], dim=1)
         clean = [*features, last.unsqueeze(1)]
         levels = levels.unsqueeze(1)  # (B, 1, S)

@@ -101,8 +101,9 @@ def advantage(experiment: Experiment, _folder: Path) -> list[str]:
     return [
         "## Ours minus the baselines trained with camera drop-out, where flagged",
         "",
-        "Whether the gain is more than that of the augmentation. Differences on the same seeds, "
-        "with Newcombe's interval for paired proportions.",
+        "Whether the gain is more than that of the augmentation. A baseline counts with the camera "
+        "that it does better with, flagged or not. Differences on the same seeds, with Newcombe's "
+        "interval for paired proportions.",
         "",
         *_or_words(tables.advantage_table(experiment)),
     ]

@@ -105,7 +105,7 @@ def _number(cell: Measured, key: str, words: str) -> str:
 
 
 def advantage_table(experiment: Experiment) -> list[str]:
-    """Ours minus each baseline that was trained with cameras dropped out, where flagged."""
+    """Ours, flagged, minus each baseline trained with cameras dropped out, as it does best."""
     rows = []
     names = [
         name for name in experiment.names(Role.baseline) if experiment.policy(name).is_augmented
@@ -114,15 +114,17 @@ def advantage_table(experiment: Experiment) -> list[str]:
         if cell.flag == "none":
             continue
         for name in names:
-            for flag in dict.fromkeys((cell.flag, "oracle", "none")):
-                other = experiment.find(name, cell.condition, flag=flag, phase=cell.phase)
-                if other is not None:
-                    rows.append([
-                        condition_words(cell.condition), PHASES[cell.phase], FLAGS[cell.flag],
-                        experiment.label(name), FLAGS[flag], percent(cell), percent(other),
-                        *_difference_words(cell, other),
-                    ])  # fmt: skip
-                    break
+            flags = dict.fromkeys((cell.flag, "oracle", "none"))
+            found = (experiment.find(name, cell.condition, flag=f, phase=cell.phase) for f in flags)
+            others = [other for other in found if other is not None]
+            if not others:
+                continue
+            other = max(others, key=lambda measured: measured.rate)
+            rows.append([
+                condition_words(cell.condition), PHASES[cell.phase], FLAGS[cell.flag],
+                experiment.label(name), FLAGS[other.flag], percent(cell), percent(other),
+                *_difference_words(cell, other),
+            ])  # fmt: skip
     head = ["condition", "begins", "ours", "baseline", "its camera", "success of ours"]
     return markdown_table([*head, "of the baseline", "ours minus baseline", "pairs"], rows)
 

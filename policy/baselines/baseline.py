@@ -26,11 +26,12 @@ from teleop_data.schema import Schema
 
 @dataclass(frozen=True, kw_only=True)
 class DropOut:
-    """Stretches of training windows in which cameras show nothing: their features are zeros.
+    """Stretches of training episodes in which cameras show nothing: their features are zeros.
 
     Stretches and gaps are as stationary as in `ContextRule`, so the newest picture is missing as
     often in a window of one step as in one of 180; those that last are not, since they begin within
-    the window. The defaults are the shares and lengths of `recipe=swap`, but for what lasts.
+    the episode. Before the episode's first step its first picture is repeated, and so is whether it
+    is missing. The defaults are the shares and lengths of `recipe=swap`, but for what lasts.
 
     Attributes:
         share: share of windows with such stretches, drawn for each camera by itself.
@@ -38,6 +39,8 @@ class DropOut:
         mean_length: mean length of a stretch in control steps.
         mean_gap: mean length between two stretches in control steps.
         lasting: share of the windows with stretches whose first stretch never ends.
+        episode: control steps of an episode; windows without padding lie anywhere in it. None: an
+            episode is as long as the window.
     """
 
     share: float = 0.2
@@ -45,15 +48,23 @@ class DropOut:
     mean_length: float = 40.0
     mean_gap: float = 40.0
     lasting: float = 0.0
+    episode: int | None = None
 
-    def draw(self, batch: int, context: int, cameras: int, *, generator: Generator) -> Tensor:
-        """(batch, context, cameras) bool, true where a camera shows nothing."""
+    def draw(self, is_padded: Tensor, cameras: int, *, generator: Generator) -> Tensor:
+        """(B, W, cameras) bool, true where a camera shows nothing; `is_padded` (B, W) bool."""
         rule = ContextRule(
             slight=0.0, random=0.0, missing=self.share, missing_all=self.share_all,
             mean_outage=self.mean_length, mean_gap=self.mean_gap, lasting=self.lasting,
             action_slight=0.0, action_random=0.0, action_missing=0.0,
         )  # fmt: skip
-        return rule.draw(batch, context, cameras + 1, generator=generator)[..., :-1] > 0
+        batch, context = is_padded.shape
+        steps = max(context, self.episode or 0)
+        is_out = rule.draw(batch, steps, cameras + 1, generator=generator)[..., :-1] > 0
+        num_padded = is_padded.sum(1, keepdim=True).cpu()  # (B, 1)
+        later = torch.randint(0, steps - context + 1, (batch, 1), generator=generator)
+        first = torch.where(num_padded > 0, -num_padded, later)  # the window's, in the episode
+        row = (first + torch.arange(context)).clamp(min=0)
+        return is_out.gather(1, row.unsqueeze(-1).expand(-1, -1, cameras))
 
 
 class Baseline(nn.Module, ABC):
@@ -143,8 +154,9 @@ class Baseline(nn.Module, ABC):
         features = self.encode(batch, generator=generator)
         if self.drop_out is None or not any(self.is_camera):
             return features
-        size, steps = features[0].shape[:2]
-        is_out = self.drop_out.draw(size, steps, sum(self.is_camera), generator=generator)
+        is_out = self.drop_out.draw(
+            batch["observation_is_padded"], sum(self.is_camera), generator=generator
+        )
         columns = iter(is_out.to(features[0].device).unbind(-1))
         return [
             values.masked_fill(next(columns).unsqueeze(-1), 0.0) if is_camera else values

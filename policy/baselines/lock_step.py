@@ -32,7 +32,7 @@ class BaselineLockStep:
 
         Raises:
             ValueError: the planning is not by chunks, these are longer than the baseline's plans,
-                or a temperature is given to one that does not denoise its plans.
+                or a temperature or several calls are asked of one that does not denoise its plans.
         """
         if not isinstance(planning, ChunkPlanning):
             raise ValueError(f"a baseline plans by chunks (inference=chunk), not by {planning}")
@@ -41,10 +41,10 @@ class BaselineLockStep:
                 f"execution_horizon {planning.execution_horizon} exceeds the horizon of "
                 f"{model.horizon} actions"
             )
-        if planning.temperature != 1.0 and not model.denoises:
+        if (planning.temperature, planning.num_calls) != (1.0, 1) and not model.denoises:
             raise ValueError(
-                f"temperature {planning.temperature} scales the noise that plans begin with; those "
-                f"of {type(model).__name__} begin with none: expected 1.0"
+                f"{type(model).__name__}'s plans do not begin as noise: expected temperature 1.0, "
+                f"num_calls 1; got {planning.temperature} and {planning.num_calls}"
             )
         self._model, self._planning = model, planning
         self._noise = EpisodeNoise(seeds)

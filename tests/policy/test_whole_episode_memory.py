@@ -288,6 +288,29 @@ def test_a_healthy_source_is_the_same_under_every_mark(mark: Mark) -> None:
     assert torch.equal(estimate(model, plain, 2), estimate(model, marked, 2))
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("one_level", [False, True])
+def test_one_level_for_all_is_the_highest(one_level: bool) -> None:
+    """A model trained with one level a step is told one, whatever is known of each source."""
+    rule = {"_target_": "policy.noise_levels.ContextRule", "one_level": one_level}
+    method = POOLED["method"] | {"context_rule": rule}
+    model = shaken_model(FULL_SCHEMA, denoiser=POOLED["denoiser"], method=method)
+
+    def after(levels: list[float]) -> Tensor:
+        past, generator = history(model), torch.Generator().manual_seed(0)
+        features = [torch.randn(1, 1, size, generator=generator) for size in (16, 4)]
+        past.append(0, features=features, levels=torch.tensor([levels]), executed=None)
+        return estimate(model, past, 0)
+
+    assert torch.equal(after([0.3, 0.8]), after([0.8, 0.8])) is one_level
+
+
+def test_a_full_sequence_refuses_marks() -> None:
+    model = shaken_model(**FULL)
+    with pytest.raises(ValueError, match="mark must be noise, got zeros"):
+        LoadedPolicy(model, build(CHUNK), mark="zeros")
+
+
 def test_guesses_are_of_actions_that_many_steps_ahead(
     dataset: WindowDataset, tmp_path: Path
 ) -> None:

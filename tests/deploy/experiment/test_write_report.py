@@ -172,9 +172,7 @@ def test_the_report_says_what_was_measured(tmp_path: Path, plan: ExperimentPlan)
     assert (row[4], row[5]) == ("40", f"{100 * rate:.0f} %")
     assert row[7].startswith(f"{rate:.2f} [")
     assert row[8:] == [f"{2 + rate:.1f}", "10.0 s", "12", "5", "32 m/s³"]
-    # ours minus the augmented baseline, which was flagged by the oracle only
     row = table_row(text, "black 2s", "any time", "flagged automatically", "Dropped")
-    assert row[4] == FLAGS["oracle"]
     assert re.fullmatch(r"\+\d+ points \[\+\d+, \+\d+\]", row[7])
     assert row[8] == "40"
     row = table_row(text, "black 2s", "any time", "100 % [91, 100], n 40")
@@ -194,6 +192,22 @@ def test_the_report_says_what_was_measured(tmp_path: Path, plan: ExperimentPlan)
     assert names == ["headline.png", "calibration.png", "memory.png", "long_horizon.png"]
     assert page.count('src="data:image/png') == 4
     assert "http" not in page
+
+
+@pytest.mark.parametrize("better", ["none", "oracle"])
+def test_a_baseline_counts_with_the_camera_it_does_better_with(
+    tmp_path: Path, plan: ExperimentPlan, better: str
+):
+    def rate(cell: Cell) -> float:
+        return good(cell) if cell.policy != "dropped" else 0.8 if cell.flag == better else 0.2
+
+    folder = write_experiment(tmp_path / "results", plan, rate=rate)
+    other = read_experiment(folder).find("dropped", "black_2s", flag=better)
+    assert other is not None
+    text = report_on(folder, tmp_path / "report")
+    for flag in ("oracle", "auto"):
+        row = table_row(text, "black 2s", "any time", FLAGS[flag], "Dropped")
+        assert (row[4], row[6]) == (FLAGS[better], percent(other))
 
 
 def test_a_rise_is_told(tmp_path: Path, plan: ExperimentPlan):

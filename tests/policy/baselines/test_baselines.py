@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def planning_of(model: Baseline) -> ChunkPlanning:
-    return ChunkPlanning(num_calls=3, execution_horizon=min(4, model.horizon))
+    num_calls = 3 if model.denoises else 1
+    return ChunkPlanning(num_calls=num_calls, execution_horizon=min(4, model.horizon))
 
 
 def act(
@@ -168,7 +170,7 @@ def test_a_long_history_sees_every_stride() -> None:
 def test_drop_out_draws_stretches() -> None:
     """In their shares, cameras alone and together, and as often in a short window as in a long."""
     rule = DropOut(share=0.3, share_all=0.2, mean_length=20, mean_gap=20)
-    is_out = rule.draw(4000, 12, 2, generator=generator())
+    is_out = rule.draw(padding(12, 4000), 2, generator=generator())
     assert is_out.shape == (4000, 12, 2)
     assert is_out.dtype == torch.bool
     changes = (is_out[:, 1:] != is_out[:, :-1]).float().mean().item()
@@ -177,9 +179,29 @@ def test_drop_out_draws_stretches() -> None:
     both, either = is_out.all(-1).float().mean().item(), is_out.any(-1).float().mean().item()
     assert both == pytest.approx(0.2 * 0.5 + 0.8 * 0.15**2, abs=0.02)
     assert either == pytest.approx(0.2 * 0.5 + 0.8 * 0.2775, abs=0.02)
-    newest = rule.draw(4000, 1, 2, generator=generator()).any(-1).float().mean().item()
+    newest = rule.draw(padding(1, 4000), 2, generator=generator()).any(-1).float().mean().item()
     assert newest == pytest.approx(either, abs=0.03)
-    assert not DropOut(share=0, share_all=0).draw(99, 12, 2, generator=generator()).any()
+    assert not DropOut(share=0, share_all=0).draw(padding(12), 2, generator=generator()).any()
+
+
+def padding(context: int, batch: int = 99, *, padded: int = 0) -> torch.Tensor:
+    """(B, W) which steps of a window lie before the episode."""
+    return (torch.arange(context) < padded).expand(batch, -1)
+
+
+def test_drop_out_is_drawn_over_the_episode() -> None:
+    """What lasts begins as early after the first step whether padding precedes it or not."""
+    rule = DropOut(share=0, share_all=1.0, mean_length=20, mean_gap=20, lasting=1.0)
+    early = rule.draw(padding(40, 4000, padded=28), 1, generator=generator())[..., 0]
+    assert (early[:, :28] == early[:, 28:29]).all()  # the first picture's copies
+    assert not early[:, 28].any()  # it begins without
+    share = 1 - (1 - 1 / 20) ** 11
+    assert early[:, -1].float().mean().item() == pytest.approx(share, abs=0.03)
+    late = dataclasses.replace(rule, episode=400)
+    is_out = late.draw(padding(40, 4000), 1, generator=generator())[..., 0]
+    assert is_out.all(1).float().mean() > 0.8  # most windows lie behind the onset
+    assert (is_out[:, 1:] >= is_out[:, :-1]).all()
+    assert not late.draw(padding(40, padded=39), 1, generator=generator())[:, -1].any()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -307,15 +329,18 @@ def test_temperature_scales_the_noise_of_plans(temperature: float) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     model = built("act")
-    with pytest.raises(ValueError, match="temperature 0.3"):
-        BaselineLockStep(model, ChunkPlanning(temperature=0.3), seeds=[0])
+    with pytest.raises(ValueError, match="got 0.3 and 1"):
+        BaselineLockStep(model, ChunkPlanning(num_calls=1, temperature=0.3), seeds=[0])
+    with pytest.raises(ValueError, match="got 1.0 and 8"):
+        BaselineLockStep(model, ChunkPlanning(num_calls=8), seeds=[0])
     with pytest.raises(ValueError, match="plans by chunks"):
         LoadedPolicy(model, build(ROLLING)).start_session(0)
     with pytest.raises(ValueError, match="horizon of 8"):
-        BaselineLockStep(model, ChunkPlanning(execution_horizon=9), seeds=[0])
+        BaselineLockStep(model, ChunkPlanning(num_calls=1, execution_horizon=9), seeds=[0])
     with pytest.raises(ValueError, match="mark"):
         LoadedPolicy(model, planning_of(model), mark="zeros")
-    lock_step = BaselineLockStep(model.eval(), ChunkPlanning(execution_horizon=6), seeds=[0])
+    planning = ChunkPlanning(num_calls=1, execution_horizon=6)
+    lock_step = BaselineLockStep(model.eval(), planning, seeds=[0])
     arguments = {
         "observation": observations([0], step=0),
         "levels": np.zeros((1, 3), np.float32),
