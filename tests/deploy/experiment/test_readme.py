@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploy.experiment.comparison import difference
 from deploy.experiment.curves import swap_outcomes
-from deploy.experiment.measured import Experiment, Measured, read_experiment
+from deploy.experiment.measured import Experiment, Measured, paired, read_experiment
 from deploy.results import success_interval
 
 ROOT = Path(__file__).parents[3]
@@ -91,6 +92,20 @@ def test_mechanism(experiment: Experiment, label: str) -> None:
 def test_baselines(experiment: Experiment, label: str) -> None:
     cells = [experiment.find(BASELINES[label], name, flag=flag) for name, flag in UNDER]
     assert rows_of_section()[label] == ["" if cell is None else words(cell) for cell in cells]
+
+
+@pytest.mark.parametrize("label", list(BASELINES)[1:4])
+def test_points_ahead_of_the_better_camera(experiment: Experiment, label: str) -> None:
+    expected = []
+    for name in ("none", "black_2s", "black_for_good"):
+        ours = experiment.find("ours", name, flag="oracle")
+        theirs = [experiment.find(BASELINES[label], name, flag=flag) for flag in FLAGS[:2]]
+        better = max((cell for cell in theirs if cell is not None), key=lambda cell: cell.rate)
+        assert ours is not None
+        points = difference(*paired(ours, better))
+        value, low, high = (round(100 * x) for x in (points.value, points.low, points.high))
+        expected.append(f"{value} [{low}, {high}]")
+    assert rows_of_section()[f"ours minus {label}"] == expected
 
 
 @pytest.mark.parametrize("num_swaps", [4, 10, 20])
