@@ -80,6 +80,25 @@ def test_cameras(experiment: Experiment, label: str) -> None:
     assert cells == expected
 
 
+def test_fourteen_faults(experiment: Experiment) -> None:
+    """Before and during contact, in words."""
+    cells = [cell for cell in experiment.of("ours", perturbed=True) if cell.phase != "anytime"]
+
+    def words(chosen: list[Measured]) -> str:
+        return f"{sum(sum(c.successes.values()) for c in chosen)} of {sum(c.num for c in chosen)}"
+
+    assert len({cell.condition for cell in cells}) == 14
+    unflagged = [cell for cell in cells if cell.flag == "none"]
+    one_of_two, swapped = (
+        [cell for cell in unflagged if cell.condition == name] for name in ("one_of_two", "swapped")
+    )
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{words([c for c in cells if c.flag != 'none'])} episodes succeed" in text
+    assert f"unflagged {words(unflagged)}, and" in text
+    assert f"one camera of two black ({words(one_of_two)})" in text
+    assert f"exchanged feeds ({words(swapped)})" in text
+
+
 @pytest.mark.parametrize("label", MECHANISMS)
 def test_mechanism(experiment: Experiment, label: str) -> None:
     row = next(cells for name, cells in rows_of_section().items() if name.startswith(label))
