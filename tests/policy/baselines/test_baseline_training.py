@@ -87,5 +87,5 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
         )
     )
     assert np.isfinite(plan).all()
-    assert calls == 3
+    assert calls == (3 if name.startswith("diffusion") else 1)
     assert (levels == 0).all()

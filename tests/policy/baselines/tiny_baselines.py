@@ -84,7 +84,7 @@ def described(name: str, *, drop_out: dict[str, Any] | None = None) -> ModelDesc
         planning={
             "chunk": {
                 "_target_": "policy.planning.ChunkPlanning",
-                "num_calls": 3,
+                "num_calls": 3 if name.startswith("diffusion") else 1,
                 "execution_horizon": execution_horizon,
             }
         },
