@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from policy.auxiliary_loss import guess_loss, keypose_loss, recall_loss
 from policy.denoiser import Context, Denoiser
 from policy.loss_weight import TINY_LEVEL, CappedVelocity, LossWeight
-from policy.noise_levels import ContextRule, LevelMixture
+from policy.noise_levels import ContextRule, LevelMixture, from_first_step
 from policy.noise_schedule import (
     LinearPath,
     NoiseSchedule,
@@ -183,7 +183,7 @@ class DiffusionForcing(nn.Module):
         device, (batch_size, steps) = actions.device, batch["observation_is_padded"].shape
         features = [*self.encode(batch, generator=generator), actions[:, : self.context]]
         one_level = self._window_level(batch_size, generator)
-        levels = self._context_levels(features, one_level, generator).to(device)
+        levels = self._context_levels(batch, one_level, generator).to(device)
         levels = torch.where(self._is_unknown(batch), 1.0, levels)
         noise = [_noise(x.shape, generator, device) for x in features]
         tokens = self.denoiser.context_tokens(self.corrupt(features, levels, noise))
@@ -223,16 +223,17 @@ class DiffusionForcing(nn.Module):
         return self.level_mixture.draw_shared(batch, generator) if self.full_sequence else None
 
     def _context_levels(
-        self, features: list[Tensor], one_level: Tensor | None, generator: Generator
+        self, batch: dict[str, Tensor], one_level: Tensor | None, generator: Generator
     ) -> Tensor:
         """(B, W, S)."""
-        batch, steps, sources = *features[0].shape[:2], len(features)
+        is_padded, sources = batch["observation_is_padded"].cpu(), len(self.source_names)
         if one_level is not None:
-            return one_level.unsqueeze(-1).expand(batch, steps, sources)
+            return one_level.unsqueeze(-1).expand(*is_padded.shape, sources)
         is_camera = torch.tensor([f.role == "camera" for f in self.schema.observed] + [False])
-        return self.context_rule.draw(
-            batch, steps, sources, is_camera=is_camera, generator=generator
+        levels = self.context_rule.draw(
+            *is_padded.shape, sources, is_camera=is_camera, generator=generator
         )
+        return from_first_step(levels, is_padded)
 
     def _is_unknown(self, batch: dict[str, Tensor]) -> Tensor:
         """(B, W, S) tokens outside the episode: never seen, so pure noise."""

@@ -238,3 +238,15 @@ class ContextRule:
         step = torch.arange(context).view(1, context, 1).expand(batch, -1, sources)
         last = torch.where(begins | ends, step, 0).cummax(1).values
         return begins.gather(1, last)
+
+
+def from_first_step(levels: Tensor, is_padded: Tensor) -> Tensor:
+    """Levels (B, W, S) moved along each window so that the first ones stand at its first step.
+
+    `is_padded` (B, W) bool: the steps before the episode, which come first. What was drawn for the
+    window's last steps ends up there. So an outage that lasts begins within the episode, not in the
+    padding before it, where nothing would ever have been seen.
+    """
+    steps = is_padded.shape[1]
+    row = (torch.arange(steps) - is_padded.sum(1, keepdim=True)) % steps
+    return levels.gather(1, row.unsqueeze(-1).expand_as(levels))

@@ -167,11 +167,12 @@ def _monotonic(points: Sequence[Point]) -> str:
 
 
 def mechanism(experiment: Experiment, folder: Path) -> list[str]:
-    """Ours with a part of it taken away, and with other memories."""
+    """Ours with a part of it taken away, with other memories, and trained from other seeds."""
     lines: list[str] = []
     for role, title in (
         (Role.mechanism, "What the mechanism is worth"),
         (Role.memory, "What the memory is worth"),
+        (Role.training, "What the seed of a training is worth"),
     ):
         if experiment.of(*experiment.names(role)):
             lines += [f"## {title}", "", *tables.variants_table(experiment, role)]

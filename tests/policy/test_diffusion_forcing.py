@@ -41,6 +41,16 @@ class Fixed:
         return torch.full(shape, self.level)
 
 
+@dataclass(frozen=True)
+class OutAfterTheFirstStep:
+    """Draws an outage of everything that begins with the second step and lasts."""
+
+    def draw(self, *shape: int, generator: Generator, is_camera: Tensor | None = None) -> Tensor:
+        levels = torch.ones(shape)
+        levels[:, 0] = 0
+        return levels
+
+
 @pytest.fixture
 def dataset(tmp_path: Path):
     return windows(write_store(tmp_path / "store.zarr", num_episodes=2, length=LENGTH), [0, 1])
@@ -119,6 +129,17 @@ def test_what_lies_before_the_episode_tells_the_loss_nothing(model, dataset) -> 
     assert batch["observation_is_padded"].tolist() == [[True, True, False, False]]
     before = loss(model, batch).loss
     batch["state"][:, :2] += 3
+    assert torch.equal(loss(model, batch).loss, before)
+    batch["state"][:, 2] += 3
+    assert not torch.equal(loss(model, batch).loss, before)
+
+
+def test_outages_begin_within_the_episode_and_not_before_it(model, dataset) -> None:
+    model.context_rule = OutAfterTheFirstStep()
+    batch = batch_of(dataset, [1])
+    assert batch["observation_is_padded"].tolist() == [[True, True, False, False]]
+    before = loss(model, batch).loss
+    batch["state"][:, 3] += 3
     assert torch.equal(loss(model, batch).loss, before)
     batch["state"][:, 2] += 3
     assert not torch.equal(loss(model, batch).loss, before)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from policy.noise_levels import ContextRule, LevelMixture
+from policy.noise_levels import ContextRule, LevelMixture, from_first_step
 from policy.scheduling_matrix import Staircase
 
 RAMPS, BLOCKS, MAX_COMMITTED = (2, 4, 8), (1, 2, 4), 3
@@ -262,3 +262,9 @@ def test_one_level_for_all_observed_sources() -> None:
 def test_shares_above_one_are_refused() -> None:
     with pytest.raises(ValueError, match="exceed 1"):
         context(slight=0.6, missing=0.5).draw(2, 4, 2, generator=generator())
+
+
+def test_padding_takes_what_was_drawn_last() -> None:
+    levels = torch.arange(5.0).view(1, 5, 1).repeat(2, 1, 1)
+    is_padded = torch.tensor([[True, True, False, False, False], [False] * 5])
+    assert from_first_step(levels, is_padded)[..., 0].tolist() == [[3, 4, 0, 1, 2], [0, 1, 2, 3, 4]]

@@ -34,9 +34,29 @@ MECHANISMS = {
 BASELINES = {
     "Forcing (ours)": "ours",
     "next-frame diffusion": "next_frame",
+    "full-sequence diffusion": "full_sequence",
+    "Diffusion Policy, long history": "diffusion_policy_long",
     "Diffusion Policy, long history, drop-out": "diffusion_policy_long_drop_out",
-    "BC-RNN-GMM, drop-out": "bc_rnn_drop_out",
     "Diffusion Policy, two observations": "diffusion_policy",
+    "Diffusion Policy, two observations, drop-out": "diffusion_policy_drop_out",
+    "BC-RNN-GMM": "bc_rnn",
+    "BC-RNN-GMM, drop-out": "bc_rnn_drop_out",
+    "ACT": "act",
+    "ACT, drop-out": "act_drop_out",
+}
+AHEAD_OF = (
+    "next-frame diffusion",
+    "Diffusion Policy, long history, drop-out",
+    "BC-RNN-GMM, drop-out",
+)
+TRAININGS = {
+    "one level for all sources of a step": "one_level",
+    "levels drawn independently only": "independent",
+    "the denoising loss alone": "no_auxiliary",
+    "seed 1": "seed_1",
+    "seed 2": "seed_2",
+    "memory of 60 steps": "memory_60",
+    "memory of 20 steps": "memory_20",
 }
 UNDER = (
     ("none", "none"),
@@ -113,7 +133,14 @@ def test_baselines(experiment: Experiment, label: str) -> None:
     assert rows_of_section()[label] == ["" if cell is None else words(cell) for cell in cells]
 
 
-@pytest.mark.parametrize("label", list(BASELINES)[1:4])
+@pytest.mark.parametrize("label", TRAININGS)
+def test_other_trainings(experiment: Experiment, label: str) -> None:
+    under = (("none", "none"), ("black_2s", "oracle"), ("black_for_good", "oracle"))
+    cells = [experiment.find(TRAININGS[label], name, flag=flag) for name, flag in under]
+    assert rows_of_section()[label] == ["" if cell is None else words(cell) for cell in cells]
+
+
+@pytest.mark.parametrize("label", AHEAD_OF)
 def test_points_ahead_of_the_better_camera(experiment: Experiment, label: str) -> None:
     expected = []
     for name in ("none", "black_2s", "black_for_good"):

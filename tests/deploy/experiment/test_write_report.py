@@ -36,6 +36,7 @@ policies:
   zeros: {label: Zeros, checkpoint: ours, role: mechanism, mark: zeros}
   brief: {label: Brief, checkpoint: brief, role: memory, memory_steps: 20}
   again: {label: Again, checkpoint: again, role: repeats}
+  seed: {label: Other seed, checkpoint: seed, role: training}
 conditions:
   weak: {base: noise_0.1, options: {std: 0.1}}
   strong: {base: noise_0.1, options: {std: 0.5}}
@@ -55,6 +56,7 @@ groups:
     num_episodes: 40
   - {name: zeros, policies: [zeros], conditions: [black_2s], flags: [oracle], num_episodes: 20}
   - {name: zeros and clean, policies: [zeros], num_episodes: 20}
+  - {name: seeds, policies: [training], num_episodes: 40}
   - {name: long, policies: [ours, repeats, short], task: swap_4, num_episodes: 20}
 """
 
@@ -183,6 +185,8 @@ def test_the_report_says_what_was_measured(tmp_path: Path, plan: ExperimentPlan)
     for words in table_row(text, "Zeros")[1:]:
         assert words.endswith("against ours")
         assert ", n 20;" in words
+    seeds = text[text.index("## What the seed of a training is worth") :]
+    assert re.fullmatch(r"\d+ % .* against ours", table_row(seeds, "Other seed")[1])
     assert table_row(text, "Ours", "swap_4")[2:4] == ["20", "100 % [84, 100]"]
     assert table_row(text, "short", "short0000000")[2:] == ["2500", "380", "forcing-train recipe=x"]
     assert "# ours/none-anytime-none: 40 episodes, seeds 100000 to 100039" in text
