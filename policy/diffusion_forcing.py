@@ -227,11 +227,12 @@ class DiffusionForcing(nn.Module):
     ) -> Tensor:
         """(B, W, S)."""
         is_padded, sources = batch["observation_is_padded"].cpu(), len(self.source_names)
+        size, steps = is_padded.shape
         if one_level is not None:
-            return one_level.unsqueeze(-1).expand(*is_padded.shape, sources)
+            return one_level.unsqueeze(-1).expand(size, steps, sources)
         is_camera = torch.tensor([f.role == "camera" for f in self.schema.observed] + [False])
         levels = self.context_rule.draw(
-            *is_padded.shape, sources, is_camera=is_camera, generator=generator
+            size, steps, sources, is_camera=is_camera, generator=generator
         )
         return from_first_step(levels, is_padded)
 

@@ -1,4 +1,4 @@
-"""The tables of README's section on swap say what the results on disk say."""
+"""The tables of README's sections on swap and pick and place say what the results on disk say."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from deploy.experiment.measured import Experiment, Measured, paired, read_experi
 from deploy.results import success_interval
 
 ROOT = Path(__file__).parents[3]
-RESULTS = ROOT / ".github" / "experiments" / "swap" / "results"
-SECTION = re.compile(r"<!-- swap: begin -->(.*)<!-- swap: end -->", re.DOTALL)
+EXPERIMENTS = ROOT / ".github" / "experiments"
+RESULTS = EXPERIMENTS / "swap" / "results"
 
 CONDITIONS = {
     "clean": "none",
@@ -27,6 +27,7 @@ CONDITIONS = {
 FLAGS = ("none", "oracle", "auto")
 MECHANISMS = {
     "noise, and the policy is told (ours)": "ours",
+    "its token left out altogether": "ours_drop",
     "zeros, and it is not told": "ours_zeros",
     "as ours, with a rolling plan": "ours_rolling",
     "its picture, and the policy is told not to believe it": "ours_flag",
@@ -53,10 +54,15 @@ TRAININGS = {
     "one level for all sources of a step": "one_level",
     "levels drawn independently only": "independent",
     "the denoising loss alone": "no_auxiliary",
-    "seed 1": "seed_1",
-    "seed 2": "seed_2",
     "memory of 60 steps": "memory_60",
     "memory of 20 steps": "memory_20",
+}
+PICK_PLACE = {
+    "Forcing (ours)": "ours",
+    "next-frame diffusion": "next_frame",
+    "Diffusion Policy": "diffusion_policy",
+    "Diffusion Policy, drop-out": "diffusion_policy_drop_out",
+    "BC-RNN-GMM, drop-out": "bc_rnn_drop_out",
 }
 UNDER = (
     ("none", "none"),
@@ -71,9 +77,10 @@ def experiment() -> Experiment:
     return read_experiment(RESULTS)
 
 
-def rows_of_section() -> dict[str, list[str]]:
-    """Cells of each table row of the section, by the first one."""
-    section = SECTION.search((ROOT / "README.md").read_text())
+def rows_of_section(name: str = "swap") -> dict[str, list[str]]:
+    """Cells of each table row between the section's marks, by the first one."""
+    marks = rf"<!-- {name}: begin -->(.*)<!-- {name}: end -->"
+    section = re.search(marks, (ROOT / "README.md").read_text(), re.DOTALL)
     assert section is not None
     lines = [line for line in section[1].splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -84,6 +91,15 @@ def words(cell: Measured | None) -> str:
     assert cell is not None
     low, high = cell.interval
     return f"{cell.rate:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def points(one: Measured | None, other: Measured | None) -> str:
+    """One minus the other, in points."""
+    assert one is not None
+    assert other is not None
+    found = difference(*paired(one, other))
+    value, low, high = (round(100 * x) for x in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
 
 
 def words_of(outcomes: np.ndarray) -> str:
@@ -147,11 +163,30 @@ def test_points_ahead_of_the_better_camera(experiment: Experiment, label: str) -
         ours = experiment.find("ours", name, flag="oracle")
         theirs = [experiment.find(BASELINES[label], name, flag=flag) for flag in FLAGS[:2]]
         better = max((cell for cell in theirs if cell is not None), key=lambda cell: cell.rate)
-        assert ours is not None
-        points = difference(*paired(ours, better))
-        value, low, high = (round(100 * x) for x in (points.value, points.low, points.high))
-        expected.append(f"{value} [{low}, {high}]")
+        expected.append(points(ours, better))
     assert rows_of_section()[f"ours minus {label}"] == expected
+
+
+def test_what_the_denoising_loss_alone_is_worth(experiment: Experiment) -> None:
+    other = BASELINES["Diffusion Policy, long history, drop-out"]
+    clean, dark = (
+        points(*(experiment.find(policy, name, flag=flag) for policy in ("no_auxiliary", other)))
+        for name, flag in (("none", "none"), ("black_for_good", "oracle"))
+    )
+    told = clean.replace(" ", " points ", 1)
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"clean {told}, in the dark for good {dark}." in text
+
+
+def test_points_behind_the_plate_and_among_distractors(experiment: Experiment) -> None:
+    other = BASELINES["Diffusion Policy, long history, drop-out"]
+    plate, distractors = (
+        points(*(experiment.find(policy, name, flag="oracle") for policy in ("ours", other)))
+        for name in ("occluder", "distractors")
+    )
+    told = plate.replace(" ", " points ", 1)
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"by {told}, among distractors by {distractors}." in text
 
 
 @pytest.mark.parametrize("num_swaps", [4, 10, 20])
@@ -163,3 +198,15 @@ def test_swap_after_swap(experiment: Experiment, num_swaps: int) -> None:
     assert rows_of_section()[f"{num_swaps} swaps"] == [
         f"{outcomes.all(1).sum()} of {len(outcomes)}", first, last, f"{outcomes.mean():.3f}"
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pick_place() -> Experiment:
+    return read_experiment(EXPERIMENTS / "pick_place" / "results")
+
+
+@pytest.mark.parametrize("label", PICK_PLACE)
+def test_pick_and_place(pick_place: Experiment, label: str) -> None:
+    policy = PICK_PLACE[label]
+    cells = [pick_place.find(policy, name, flag=flag) for name, flag in UNDER[:3]]
+    assert rows_of_section("pick and place")[label] == [words(cell) for cell in cells]
