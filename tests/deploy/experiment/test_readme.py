@@ -187,6 +187,10 @@ def test_points_behind_the_plate_and_among_distractors(experiment: Experiment) -
     told = plate.replace(" ", " points ", 1)
     text = " ".join((ROOT / "README.md").read_text().split())
     assert f"by {told}, among distractors by {distractors}." in text
+    plate, distractors = (
+        words(experiment.find("next_frame", name)) for name in ("occluder", "distractors")
+    )
+    assert f"{plate} behind the plate and {distractors} among distractors, unflagged." in text
 
 
 @pytest.mark.parametrize("num_swaps", [4, 10, 20])
