@@ -29,7 +29,7 @@ class Role(Enum):
     mechanism = "mechanism"  # ours with a part of the method taken away or replaced
     memory = "memory"  # ours with another memory length
     repeats = "repeats"  # ours trained on repeats of the task, for the long horizon
-    training = "training"  # ours trained the same from another seed
+    training = "training"  # trained from another seed, or longer
 
 
 class Phase(Enum):

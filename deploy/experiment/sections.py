@@ -167,12 +167,12 @@ def _monotonic(points: Sequence[Point]) -> str:
 
 
 def mechanism(experiment: Experiment, folder: Path) -> list[str]:
-    """Ours with a part of it taken away, with other memories, and trained from other seeds."""
+    """Ours with a part of it taken away, with other memories, trained from other seeds or longer."""
     lines: list[str] = []
     for role, title in (
         (Role.mechanism, "What the mechanism is worth"),
         (Role.memory, "What the memory is worth"),
-        (Role.training, "What the seed of a training is worth"),
+        (Role.training, "What seed and length of a training are worth"),
     ):
         if experiment.of(*experiment.names(role)):
             lines += [f"## {title}", "", *tables.variants_table(experiment, role)]

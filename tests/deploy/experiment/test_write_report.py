@@ -185,7 +185,7 @@ def test_the_report_says_what_was_measured(tmp_path: Path, plan: ExperimentPlan)
     for words in table_row(text, "Zeros")[1:]:
         assert words.endswith("against ours")
         assert ", n 20;" in words
-    seeds = text[text.index("## What the seed of a training is worth") :]
+    seeds = text[text.index("## What seed and length of a training are worth") :]
     assert re.fullmatch(r"\d+ % .* against ours", table_row(seeds, "Other seed")[1])
     assert table_row(text, "Ours", "swap_4")[2:4] == ["20", "100 % [84, 100]"]
     assert table_row(text, "short", "short0000000")[2:] == ["2500", "380", "forcing-train recipe=x"]
