@@ -167,7 +167,7 @@ def _monotonic(points: Sequence[Point]) -> str:
 
 
 def mechanism(experiment: Experiment, folder: Path) -> list[str]:
-    """Ours with a part of it taken away, with other memories, trained from other seeds or longer."""
+    """Ours with a part of it taken away, with other memories, trained from other seeds, longer."""
     lines: list[str] = []
     for role, title in (
         (Role.mechanism, "What the mechanism is worth"),

@@ -55,6 +55,7 @@ TRAININGS = {
     "as ours, seed 2": "seed_2",
     "one level for all sources of a step": "one_level",
     "levels drawn independently only": "independent",
+    "not asked where the gripper next opens or closes": "no_keyposes",
     "the denoising loss alone": "no_auxiliary",
     "memory of 60 steps": "memory_60",
     "memory of 20 steps": "memory_20",
@@ -69,6 +70,9 @@ PICK_PLACE = {
     "Diffusion Policy, long history, drop-out": "diffusion_policy_long_drop_out",
     "BC-RNN-GMM, drop-out": "bc_rnn_drop_out",
     "ACT": "act",
+    "Forcing (ours), 8,000 steps": "ours_8000",
+    "Diffusion Policy, 8,000 steps": "diffusion_policy_8000",
+    "Diffusion Policy, long history, drop-out, 8,000 steps": "diffusion_policy_long_drop_out_8000",
 }
 UNDER = (
     ("none", "none"),
@@ -221,3 +225,23 @@ def test_pick_and_place(pick_place: Experiment, label: str) -> None:
     policy = PICK_PLACE[label]
     cells = [pick_place.find(policy, name, flag=flag) for name, flag in UNDER[:3]]
     assert rows_of_section("pick and place")[label] == [words(cell) for cell in cells]
+
+
+@pytest.mark.parametrize("label", ["Diffusion Policy", "Diffusion Policy, long history, drop-out"])
+def test_pick_and_place_trained_longer(pick_place: Experiment, label: str) -> None:
+    other = PICK_PLACE[f"{label}, 8,000 steps"]
+    expected = [
+        points(*(pick_place.find(policy, name, flag=flag) for policy in ("ours_8000", other)))
+        for name, flag in (("none", "none"), ("black_2s", "oracle"))
+    ]
+    assert rows_of_section("pick and place")[f"ours minus {label}"] == expected
+
+
+def test_pick_and_place_behind_the_plate_and_among_distractors(pick_place: Experiment) -> None:
+    (plate, plate_unflagged), (distractors, distractors_unflagged) = (
+        [words(pick_place.find("ours", name, flag=flag)) for flag in ("oracle", "none")]
+        for name in ("occluder", "distractors")
+    )
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"the plate ({plate}, unflagged {plate_unflagged})" in text
+    assert f"the distractors ({distractors}, unflagged {distractors_unflagged})" in text
