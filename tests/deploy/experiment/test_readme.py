@@ -204,6 +204,15 @@ def test_next_frame_behind_the_plate_and_among_distractors(experiment: Experimen
     assert f"and {flagged[0]} and {flagged[1]} flagged" in text
 
 
+def test_one_camera_of_two(experiment: Experiment) -> None:
+    one_level, ours = (
+        experiment.find(policy, "one_of_two", flag="oracle") for policy in ("one_level", "ours")
+    )
+    text = " ".join((ROOT / "README.md").read_text().split())
+    more = points(ours, one_level).replace(" ", " points ", 1)
+    assert f"{words(one_level)}, flagged, ours {words(ours)}, {more} more" in text
+
+
 @pytest.mark.parametrize("num_swaps", [4, 10, 20])
 def test_swap_after_swap(experiment: Experiment, num_swaps: int) -> None:
     cell = experiment.find("again", "none", flag="none", task=f"swap_{num_swaps}")
